@@ -1,0 +1,1 @@
+"""The global state and this peer's place in the data, on the disk."""

@@ -1,0 +1,1 @@
+"""A volunteer's own choices: where they are kept and which layer each came from."""

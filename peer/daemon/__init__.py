@@ -1,0 +1,1 @@
+"""The two processes: a supervisor that never loads the model and a worker that does."""

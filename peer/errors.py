@@ -1,0 +1,35 @@
+"""The errors a person sees, each with the exit code of the command that ends with it.
+
+A message says what is wrong and what to do about it, in one sentence. `ValueError` stays for a
+caller's bad argument, `assert` for our own bugs.
+"""
+
+from typing import ClassVar
+
+
+class CtpeerError(Exception):
+    """Something failed that the person at the keyboard should read about."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(CtpeerError):
+    """The command was asked for something that makes no sense."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class NotRunningError(CtpeerError):
+    """The command needs a running daemon and there is none on this home."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class ConfigurationError(CtpeerError):
+    """The set-up is wrong, and starting again would not mend it (sysexits' EX_CONFIG)."""
+
+    exit_code: ClassVar[int] = 78
+
+
+class DamagedError(ConfigurationError):
+    """Bytes on the disk are not the bytes that their hash names."""

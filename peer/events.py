@@ -1,0 +1,286 @@
+"""What the worker tells the supervisor, and what the supervisor asks of the worker.
+
+Both directions are frozen dataclasses, one JSON line each, over one socket pair. Counts are
+increments since the previous event of the kind, so that the supervisor's totals survive the
+worker's death. Nothing here knows who listens.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+
+class Phase(StrEnum):
+    """What the worker is doing."""
+
+    IMPORTING = "importing"
+    LOADING = "loading"
+    TRAINING = "training"
+    AVERAGING = "averaging"
+    EVALUATING = "evaluating"
+    PAUSED = "paused"
+    FINISHING = "finishing"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Message:
+    """A line on the pipe."""
+
+    _kinds: ClassVar[dict[str, type["Message"]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the subclass under its name, which is its tag on the wire."""
+        super().__init_subclass__(**kwargs)
+        Message._kinds[cls.__name__] = cls
+
+    def encode(self) -> bytes:
+        """Return this message as one line of JSON, newline included."""
+        body = {"kind": type(self).__name__, **dataclasses.asdict(self)}
+        return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+
+    @staticmethod
+    def decode(line: bytes) -> "Message":
+        """Return the message that `line` holds.
+
+        Raises:
+            ValueError: The line is not JSON, of no known kind, or its fields do not fit.
+        """
+        body = json.loads(line)
+        if not isinstance(body, dict):
+            raise ValueError(f"a message is a JSON object, not {type(body).__name__}")
+        kind = Message._kinds.get(body.pop("kind", ""))
+        if kind is None:
+            raise ValueError(f"a message of an unknown kind: {line[:80]!r}")
+        return kind._from_fields(body)
+
+    @classmethod
+    def _from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        try:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+# ---- worker to supervisor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseChanged(Message):
+    """The worker does something else now, for a reason in words."""
+
+    phase: Phase
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardChoice:
+    """A shard this peer trains on, and why."""
+
+    name: str
+    bytes: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded(Message):
+    """The model, the data and the global state are in memory; training can begin."""
+
+    run_id: str
+    run_name: str
+    task: str
+    peer_id: str
+    device: str
+    parameters: int
+    epoch: int
+    generation: int
+    state_root: str | None
+    resumed: bool
+    tokens_total: int
+    """Tokens this peer has trained on in this run, earlier starts included."""
+    micro_batch: int
+    target_loss_terms: int
+    heldout_name: str
+    baselines: dict[str, float]
+    shards: tuple[ShardChoice, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress(Message):
+    """A micro-batch, or several, were trained on."""
+
+    samples: int
+    tokens: int
+    loss: float | None
+    """Mean loss per loss term of these micro-batches, in nats."""
+    contribution_samples: int
+    contribution_weight: int
+    """Loss terms gathered since the last epoch."""
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoundCommitted(Message):
+    """A round ended in a certificate and the global state moved on by one epoch."""
+
+    epoch: int
+    generation: int
+    group: int
+    weight: int
+    loss: float
+    """Mean loss per loss term of this peer's contribution, in nats."""
+    seconds_by_phase: dict[str, float]
+    bytes_sent: int
+    bytes_received: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoundFailed(Message):
+    """A round brought nothing; what it was about is said in `reason`."""
+
+    reason: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RootComputed(Message):
+    """The hash of the global state at an epoch is known."""
+
+    epoch: int
+    state_root: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluated(Message):
+    """The model was scored on held-out data."""
+
+    epoch: int
+    name: str
+    value: float
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointWritten(Message):
+    """A checkpoint is on the disk, whole."""
+
+    state_root: str
+    epoch: int
+    bytes: int
+    seconds: float
+    unix_time_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointFailed(Message):
+    """A checkpoint could not be written; training goes on and the next epoch tries again."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointRejected(Message):
+    """A checkpoint on the disk is not what its name says; it was set aside."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MicroBatchChanged(Message):
+    """The device could not hold the micro-batch, or the configuration asks for another."""
+
+    samples_before: int
+    samples_after: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardQuarantined(Message):
+    """A shard's bytes do not match its hash, or cannot be read: it is not trained on."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkRepeated(Message):
+    """Work done after the last checkpoint was lost with the process and is done again."""
+
+    samples: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogLine(Message):
+    """A record of the worker's log."""
+
+    level: str
+    logger: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finished(Message):
+    """The worker ends because it was asked to or has nothing left to do."""
+
+    epoch: int
+    state_root: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Refused(Message):
+    """The worker cannot run as configured, and starting again would not help."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutOfMemory(Message):
+    """The worker ends for want of memory and can be tried again with less work at once."""
+
+    text: str
+
+
+# ---- supervisor to worker
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Begin(Message):
+    """The first line down: all that the worker needs to know."""
+
+    home: str
+    run_id: str
+    paused: bool
+    max_epochs: int | None
+    micro_batch_divisor: int
+    """1, doubled by the supervisor each time the kernel killed the worker for its memory."""
+    settings: dict[str, Any]
+    """The peer.toml in force, as `Settings.model_dump(mode="json")` gives it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pause(Message):
+    """Stop between two micro-batches, keep the contribution, give the device back."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resume(Message):
+    """Go on after a pause."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finish(Message):
+    """Complete the epoch, write a checkpoint, end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stop(Message):
+    """Write a checkpoint of the last epoch and end now."""

@@ -1,0 +1,1 @@
+"""From local work to the next epoch: contribution, round, certificate, outer step."""
