@@ -1,0 +1,136 @@
+"""What the daemon costs: tokens per second of a lone peer against a bare PyTorch loop.
+
+Both run the demo model as processes of their own, in turn, with the same batch, micro-batch and
+threads. Ours is the real worker, with rounds, certificates, roots, evaluation and checkpoints;
+it is timed from its first committed epoch to its last. The rival knows none of these: forward,
+backward, clip, torch's AdamW, on token rows that lie in memory.
+
+    python -m benchmarks.overhead --json
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import report, show
+from peer.config.home import Home
+from peer.config.settings import Settings
+from peer.events import Begin, Evaluated, Message, Progress, RoundCommitted
+from peer.run.demo import demo_run_path
+from peer.run.directory import RunDirectory
+
+MICRO_BATCH = 16
+WARMUP_EPOCHS = 10
+_RUN_TIMEOUT_S = 300.0
+
+
+def main() -> None:
+    """Run the pairs and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--runs", type=int, default=5, help="pairs (default 5)")
+    parser.add_argument("--epochs", type=int, default=80, help="epochs a run (default 80)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
+    options = parser.parse_args()
+    ours, rival, phases = [], [], []
+    for _ in range(options.runs):
+        measured = lone_peer(options.epochs, options.threads)
+        ours.append(measured["tokens_per_second"])
+        phases.append(measured["milliseconds_per_epoch"])
+        rival.append(bare_loop(options.epochs, options.threads))
+    by_phase = {
+        phase: round(sorted(run[phase] for run in phases)[len(phases) // 2], 3)
+        for phase in phases[0]
+    }
+    result = report(
+        "overhead",
+        "tokens/s",
+        ours,
+        rival,
+        epochs=options.epochs,
+        threads=options.threads,
+        milliseconds_per_epoch=by_phase,
+    )
+    show(result, as_json=options.json)
+
+
+def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
+    """Return tokens per second of the real worker, and where an epoch's milliseconds go."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        home.prepare()
+        run = RunDirectory.open(demo_run_path()).import_into(home.path)
+        begin = Begin(
+            home=folder,
+            run_id=run.run_id,
+            paused=False,
+            max_epochs=WARMUP_EPOCHS + epochs,
+            micro_batch_divisor=1,
+            settings=Settings.model_validate(
+                {"compute": {"threads": threads, "micro_batch": MICRO_BATCH, "device": "cpu"}}
+            ).model_dump(mode="json"),
+        )
+        stamped = [(time.perf_counter(), event) for event in worker_events(begin)]
+    return _measure(stamped)
+
+
+def _measure(stamped: list[tuple[float, Message]]) -> dict[str, Any]:
+    commits = [(at, event) for at, event in stamped if isinstance(event, RoundCommitted)]
+    first_s, last_s = commits[WARMUP_EPOCHS - 1][0], commits[-1][0]
+    window = [event for at, event in stamped if first_s < at <= last_s]
+    tokens = sum(event.tokens for event in window if isinstance(event, Progress))
+    rounds = [event for event in window if isinstance(event, RoundCommitted)]
+    evaluation_s = sum(event.seconds for event in window if isinstance(event, Evaluated))
+    phases: dict[str, float] = {"evaluation": evaluation_s}
+    for event in rounds:
+        for phase, seconds in event.seconds_by_phase.items():
+            phases[phase] = phases.get(phase, 0.0) + seconds
+    phases["local_work_and_rest"] = last_s - first_s - sum(phases.values())
+    return {
+        "tokens_per_second": tokens / (last_s - first_s),
+        "milliseconds_per_epoch": {k: 1000 * v / len(rounds) for k, v in phases.items()},
+    }
+
+
+def worker_events(begin: Begin) -> Iterator[Message]:
+    """Run a worker to its end and yield its events as they come."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "peer.daemon.worker", "--fd", str(theirs.fileno())]
+    with (
+        ours,
+        subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True) as process,
+    ):
+        theirs.close()
+        ours.settimeout(_RUN_TIMEOUT_S)
+        try:
+            ours.sendall(begin.encode())
+            for line in ours.makefile("rb"):
+                yield Message.decode(line)
+            if process.wait(_RUN_TIMEOUT_S) != 0:
+                raise RuntimeError(f"the worker ended with {process.returncode}")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def bare_loop(epochs: int, threads: int) -> float:
+    """Return tokens per second of the bare loop, run in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bare_loop", str(epochs), str(threads)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_RUN_TIMEOUT_S, check=True
+    )
+    return float(json.loads(done.stdout)["tokens_per_second"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The checkpoints of one run on this machine: written whole or not at all, verified on load."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from peer.checkpoint.format import Checkpoint, read_files, write_files
+from peer.errors import DamagedError
+from peer.training.state import Schema, Slot
+
+log = logging.getLogger(__name__)
+
+_STAGING = ".staging-"
+_DAMAGED = "damaged-"
+
+
+class CheckpointStore:
+    """A folder of checkpoints.
+
+    Args:
+        folder: Made if it is not there.
+        manifest_hash: The run whose checkpoints these are.
+        keep: How many of the newest stay.
+    """
+
+    def __init__(self, folder: Path, manifest_hash: str, keep: int) -> None:
+        self._folder = folder
+        self._manifest_hash = manifest_hash
+        self._keep = keep
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{_STAGING}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def names(self) -> list[str]:
+        """Return the names of the checkpoints, newest epoch first."""
+        names = (path.name for path in self._folder.iterdir() if path.is_dir())
+        return sorted((name for name in names if name[:1].isdigit()), reverse=True)
+
+    def save(self, checkpoint: Checkpoint) -> int:
+        """Write `checkpoint` and drop those that are too many; return the bytes written.
+
+        A state that is already there is not written again.
+
+        The directory appears by one rename after all its bytes are on the disk: a crash at any
+        moment leaves the previous checkpoints as they were.
+
+        Raises:
+            OSError: The disk is full or fails; nothing was changed.
+        """
+        target = self._folder / checkpoint.name
+        if target.exists():
+            return 0
+        staging = self._folder / f"{_STAGING}{checkpoint.name}"
+        try:
+            staging.mkdir()
+            write_files(checkpoint, self._manifest_hash, staging)
+            size = sum(_sync(path) for path in staging.iterdir())
+            _sync(staging)
+            staging.rename(target)
+            _sync(self._folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        for name in self.names()[self._keep :]:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        return size
+
+    def load_newest(
+        self, schema: Schema, slots: dict[str, Slot], on_damaged: Callable[[str, str], None]
+    ) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, or None where there never was one.
+
+        A damaged one is set aside under another name, and `on_damaged(name, reason)` is told.
+
+        Raises:
+            DamagedError: There are checkpoints, and every one is damaged.
+        """
+        names = self.names()
+        for name in names:
+            try:
+                return read_files(self._folder / name, self._manifest_hash, schema, slots)
+            except DamagedError as error:
+                reason = str(error)
+                log.warning("checkpoint %s is damaged and set aside: %s", name, reason)
+                self._set_aside(name)
+                on_damaged(name, reason)
+        if names or any(self._folder.glob(f"{_DAMAGED}*")):
+            raise DamagedError(
+                f"every checkpoint in {self._folder} is damaged; restore one from a backup, or "
+                "delete that folder to begin the run from its initial state"
+            )
+        return None
+
+    def _set_aside(self, name: str) -> None:
+        target = self._folder / f"{_DAMAGED}{name}"
+        shutil.rmtree(target, ignore_errors=True)
+        (self._folder / name).rename(target)
+
+
+def _sync(path: Path) -> int:
+    """Force `path` onto the disk; return its size in bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)

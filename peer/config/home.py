@@ -1,0 +1,105 @@
+"""The home: the one folder in which a daemon keeps everything."""
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+
+from peer.errors import ConfigurationError
+
+_LONGEST_SOCKET_PATH_BYTES = 100
+"""A Unix socket's path has 108 bytes in all (unix(7))."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """Where things lie in a home."""
+
+    path: Path
+
+    @property
+    def settings_path(self) -> Path:
+        """This volunteer's choices."""
+        return self.path / "peer.toml"
+
+    @property
+    def identity_path(self) -> Path:
+        """The peer's private key."""
+        return self.path / "identity.key"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the daemon while it runs; holds its process id."""
+        return self.path / "lock"
+
+    @property
+    def socket_path(self) -> Path:
+        """The control socket."""
+        return self.path / "control.sock"
+
+    @property
+    def log_path(self) -> Path:
+        """The log."""
+        return self.path / "logs" / "ctpeer.log"
+
+    @property
+    def last_run_path(self) -> Path:
+        """The id of the run that was started last."""
+        return self.path / "last_run"
+
+    @property
+    def last_status_path(self) -> Path:
+        """The status as the daemon last knew it."""
+        return self.path / "last_status.json"
+
+    @property
+    def runs_path(self) -> Path:
+        """The runs, each in a folder named by its id."""
+        return self.path / "runs"
+
+    def run_path(self, run_id: str) -> Path:
+        """Return the folder of one run."""
+        return self.runs_path / run_id
+
+    def prepare(self) -> None:
+        """Make the home, and make sure that it can be used.
+
+        Raises:
+            ConfigurationError: It cannot be made or written, or its path is too long.
+        """
+        if len(os.fsencode(self.socket_path)) > _LONGEST_SOCKET_PATH_BYTES:
+            raise ConfigurationError(
+                f"the path of the home {self.path} is too long for a control socket in it; "
+                "choose a shorter one with --home"
+            )
+        probe = self.path / ".probe"
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.log_path.parent.mkdir(exist_ok=True)
+            self.runs_path.mkdir(exist_ok=True)
+            probe.write_bytes(b"\0" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the home {self.path} cannot be written: {error.strerror}; {_advice(error)}"
+            ) from error
+
+
+def resolve_home(flag: str | None) -> Home:
+    """Return the home that the flag, else CTPEER_HOME, else the platform's custom gives."""
+    chosen = flag or os.environ.get("CTPEER_HOME")
+    if chosen:
+        return Home(Path(chosen).expanduser().absolute())
+    import platformdirs
+
+    return Home(Path(platformdirs.user_data_dir("ctpeer", appauthor=False)))
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space there, or choose another with --home"
+        case errno.ENOTDIR | errno.EEXIST:
+            return "a file is in its way: move it, or choose another home with --home"
+        case _:
+            return "give yourself the right to write there, or choose another with --home"

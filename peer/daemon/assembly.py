@@ -1,0 +1,184 @@
+"""Puts the worker's parts together: from a run directory and settings to a training loop."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from peer.checkpoint.format import Checkpoint
+from peer.checkpoint.journal import Journal, Work
+from peer.checkpoint.store import CheckpointStore
+from peer.clock import SystemClock
+from peer.config.home import Home
+from peer.config.settings import Settings
+from peer.daemon.feed import Feed, open_feed
+from peer.daemon.loop import Parts, TrainingLoop
+from peer.events import (
+    Begin,
+    CheckpointRejected,
+    Loaded,
+    Message,
+    MicroBatchChanged,
+    Phase,
+    PhaseChanged,
+    WorkRepeated,
+)
+from peer.identity import Identity
+from peer.run.directory import RunDirectory
+from peer.tasks import registry
+from peer.tasks.task import Task
+from peer.training.memory import first_micro_batch
+from peer.training.outer import initial_slots
+from peer.training.precision import Autocast, resolve_device, resolve_precision
+from peer.training.round import LoneRounds
+from peer.training.state import GlobalState, Schema, read_initial_state
+from peer.training.trainer import Place, Trainer, Workbench, get_rng
+
+Emit = Callable[[Message], None]
+
+
+def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
+    """Return a loop that stands where the run's last checkpoint on this machine stands.
+
+    Raises:
+        ConfigurationError: Something that starting again would not mend.
+    """
+    settings = Settings.model_validate(begin.settings)
+    home = Home(Path(begin.home))
+    run = RunDirectory.open(home.run_path(begin.run_id))
+    identity = Identity.load_or_create(home.identity_path)
+    device = _prepare_torch(settings)
+    emit(PhaseChanged(phase=Phase.LOADING, reason=f"loading {run.manifest.name} on {device}"))
+    task, model_config = _load_task(run)
+    seed = hashlib.sha256(f"{run.manifest_hash}\n{identity.peer_id}".encode()).digest()
+    feed = open_feed(run, task, settings, identity.peer_id, emit)
+    model = task.build_model(model_config)
+    schema = Schema.of(model)
+    store = CheckpointStore(
+        run.path / "checkpoints", run.manifest_hash, settings.checkpoint.keep
+    )
+    checkpoint = store.load_newest(
+        schema,
+        initial_slots(run.manifest.optimizer, schema.elements),
+        lambda name, reason: emit(CheckpointRejected(name=name, reason=reason)),
+    )
+    stream = feed.stream(seed, checkpoint.place.cursor if checkpoint else None)
+    micro_batch = first_micro_batch(
+        device, settings.compute.micro_batch, begin.micro_batch_divisor
+    )
+    if checkpoint is None:
+        state = _initial_state(run, schema)
+        torch.manual_seed(int.from_bytes(seed[:8], "big") >> 1)
+        place = Place.beginning(stream.cursor, micro_batch, get_rng(device))
+    else:
+        state = checkpoint.state
+        place = _resumed_place(checkpoint, settings, micro_batch, emit)
+    precision = resolve_precision(settings.compute.precision, device)
+    trainer = Trainer(
+        Workbench(
+            manifest=run.manifest,
+            peer_id=identity.peer_id,
+            model=model.to(device),
+            task=task,
+            stream=stream,
+            device=device,
+            autocast=Autocast(precision, device),
+            emit=emit,
+        ),
+        state,
+        place,
+    )
+    journal = Journal(run.path / "journal.json", SystemClock())
+    _report_loaded(begin, run, feed, trainer, checkpoint, emit)
+    _report_repeated(journal, trainer, emit)
+    parts = Parts(
+        run_id=run.run_id,
+        manifest_hash=run.manifest_hash,
+        settings=settings,
+        task=task,
+        trainer=trainer,
+        rounds=LoneRounds(identity, run.manifest.averaging.codec),
+        store=store,
+        journal=journal,
+        heldout=feed.heldout_rows(task, run.manifest.evaluation.max_rows),
+        clock=SystemClock(),
+        emit=emit,
+    )
+    return TrainingLoop(parts, checkpoint)
+
+
+def _prepare_torch(settings: Settings) -> torch.device:
+    threads = settings.compute.threads or max(1, (os.cpu_count() or 2) - 1)
+    torch.set_num_threads(threads)
+    # Resuming must repeat, bit for bit, what the lost process did.
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    return resolve_device(settings.compute.device)
+
+
+def _load_task(run: RunDirectory) -> tuple[Task, Mapping[str, object]]:
+    manifest = run.manifest
+    files = {name: run.read_blob(hash_) for name, hash_ in manifest.tokenizer.files.items()}
+    task = registry.create(manifest.task, files)
+    config = json.loads(run.read_blob(manifest.model.config))
+    task.check_model(config)
+    return task, config
+
+
+def _initial_state(run: RunDirectory, schema: Schema) -> GlobalState:
+    parameters = read_initial_state(run.read_blob(run.manifest.initial_state), schema)
+    slots = initial_slots(run.manifest.optimizer, schema.elements)
+    return GlobalState(epoch=0, schema=schema, parameters=parameters, optimizer=slots)
+
+
+def _resumed_place(
+    checkpoint: Checkpoint, settings: Settings, micro_batch: int, emit: Emit
+) -> Place:
+    """Return the checkpoint's place with the micro-batch that this start allows."""
+    saved = checkpoint.place.micro_batch
+    wanted = settings.compute.micro_batch
+    allowed = micro_batch if wanted is not None else min(saved, micro_batch)
+    if allowed != saved:
+        reason = "the configuration asks for it" if wanted is not None else "out of memory"
+        emit(MicroBatchChanged(samples_before=saved, samples_after=allowed, reason=reason))
+    return checkpoint.place.with_micro_batch(allowed)
+
+
+def _report_loaded(
+    begin: Begin,
+    run: RunDirectory,
+    feed: Feed,
+    trainer: Trainer,
+    checkpoint: Checkpoint | None,
+    emit: Emit,
+) -> None:
+    manifest = run.manifest
+    emit(
+        Loaded(
+            run_id=begin.run_id,
+            run_name=manifest.name,
+            task=manifest.task.name,
+            peer_id=trainer.peer_id,
+            device=str(trainer.device),
+            parameters=trainer.state.schema.elements,
+            epoch=trainer.state.epoch,
+            generation=checkpoint.generation if checkpoint else 0,
+            state_root=checkpoint.state_root if checkpoint else None,
+            resumed=checkpoint is not None,
+            tokens_total=trainer.tokens_total,
+            micro_batch=trainer.micro_batch,
+            target_loss_terms=manifest.batch.target_loss_terms,
+            heldout_name=feed.heldout_name,
+            baselines=dict(manifest.evaluation.baselines),
+            shards=feed.shard_choices,
+        )
+    )
+
+
+def _report_repeated(journal: Journal, trainer: Trainer, emit: Emit) -> None:
+    done = Work(trainer.samples_total, trainer.tokens_total)
+    lost = journal.read().beyond(done)
+    if lost.samples:
+        emit(WorkRepeated(samples=lost.samples, tokens=lost.tokens))

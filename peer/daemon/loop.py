@@ -1,0 +1,264 @@
+"""The training loop: work, average, save, evaluate, until there is a reason to leave."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from peer import __version__
+from peer.checkpoint.format import Checkpoint
+from peer.checkpoint.journal import Journal, Work
+from peer.checkpoint.store import CheckpointStore
+from peer.clock import Clock
+from peer.config.settings import Settings
+from peer.daemon.orders import Orders
+from peer.events import (
+    CheckpointFailed,
+    CheckpointWritten,
+    Evaluated,
+    Finished,
+    Message,
+    Phase,
+    PhaseChanged,
+    RootComputed,
+    RoundCommitted,
+    RoundFailed,
+)
+from peer.tasks.task import HeldOutRows, Task
+from peer.training.certificate import Base
+from peer.training.contribution import Contribution
+from peer.training.round import Committed, Failed, Rounds
+from peer.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+_PAUSE_HEARTBEAT_S = 5.0
+_BESIDE_TIMEOUT_S = 600.0
+_SAVE_SHARE = 20
+"""Writing checkpoints takes at most one part in this many of the time."""
+_EVALUATION_SHARE = 100
+"""Evaluation takes at most one part in this many of the time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop drives."""
+
+    run_id: str
+    manifest_hash: str
+    settings: Settings
+    task: Task
+    trainer: Trainer
+    rounds: Rounds
+    store: CheckpointStore
+    journal: Journal
+    heldout: HeldOutRows
+    clock: Clock
+    emit: Callable[[Message], None]
+
+
+class TrainingLoop:
+    """Drives a trainer through epochs.
+
+    Hashing and writing the global state run in one thread beside the next epoch's work; the next
+    outer step, which changes that state in place, waits for them.
+    """
+
+    def __init__(self, parts: Parts, resumed: Checkpoint | None) -> None:
+        self._parts = parts
+        self._trainer = parts.trainer
+        self._generation = resumed.generation if resumed else 0
+        self._certificate = resumed.certificate if resumed else None
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._root = self._start_root()
+        self._save: Future[None] | None = None
+        self._saved_epoch = resumed.state.epoch if resumed else -1
+        self._save_due_s = parts.clock.monotonic_s() + parts.settings.checkpoint.interval_s
+        self._evaluate_due_s = 0.0
+        self._evaluated_epoch = -1
+
+    def run(self, orders: Orders, max_epochs: int | None) -> Finished:
+        """Train until a command or `max_epochs` says to leave; the last epoch is on the disk."""
+        reason = f"epoch {max_epochs}, the last one asked for, is complete"
+        while max_epochs is None or self._trainer.state.epoch < max_epochs:
+            if orders.leave_now:
+                reason = "asked to stop"
+                break
+            if orders.paused is not None:
+                self._sit_out(orders)
+                continue
+            self._evaluate_if_due()
+            self._enter(Phase.TRAINING, "gathering the epoch's batch")
+            if not self._trainer.work(orders.interrupted):
+                continue
+            if self._average() and orders.leave_after_epoch:
+                reason = "asked to finish, and the epoch is complete"
+                break
+            self._save_if_due()
+        return self._leave(orders, reason)
+
+    def _average(self) -> bool:
+        """Run a round; return whether it led to the next epoch."""
+        self._enter(Phase.AVERAGING, "a group of one")
+        trainer, clock = self._trainer, self._parts.clock
+        started_s = clock.monotonic_s()
+        root = self._root.result(_BESIDE_TIMEOUT_S)
+        contribution = trainer.contribution(root)
+        gathered_s = clock.monotonic_s()
+        base = Base(self._parts.run_id, self._generation, trainer.state.epoch, root)
+        match self._parts.rounds.run(base, contribution):
+            case Failed() as failed:
+                log.warning("round failed: %s", failed.detail)
+                self._parts.emit(RoundFailed(reason=failed.failure, detail=failed.detail))
+                if not failed.keep:
+                    trainer.discard()
+                return False
+            case Committed() as committed:
+                averaged_s = clock.monotonic_s()
+                self._wait_for_save()
+                trainer.commit(committed)
+                phases = {
+                    "gather": gathered_s - started_s,
+                    **committed.seconds_by_phase,
+                    "outer_step": clock.monotonic_s() - averaged_s,
+                }
+                self._note_commit(contribution, committed, phases)
+        return True
+
+    def _note_commit(
+        self, contribution: Contribution, committed: Committed, phases: dict[str, float]
+    ) -> None:
+        parts = self._parts
+        self._certificate = committed.certificate.to_json()
+        self._root = self._start_root()
+        parts.journal.record(Work(self._trainer.samples_total, self._trainer.tokens_total))
+        parts.emit(
+            RoundCommitted(
+                epoch=self._trainer.state.epoch,
+                generation=self._generation,
+                group=len(committed.certificate.vote.group),
+                weight=contribution.weight,
+                loss=contribution.loss,
+                seconds_by_phase=phases,
+                bytes_sent=committed.bytes_sent,
+                bytes_received=committed.bytes_received,
+            )
+        )
+
+    def _start_root(self) -> Future[str]:
+        return self._beside.submit(self._compute_root)
+
+    def _compute_root(self) -> str:
+        state = self._trainer.state
+        root = state.root(self._parts.manifest_hash)
+        self._parts.emit(RootComputed(epoch=state.epoch, state_root=root))
+        return root
+
+    def _save_if_due(self) -> None:
+        if self._parts.clock.monotonic_s() < self._save_due_s or self._saving():
+            return
+        self._save_due_s = float("inf")
+        self._save = self._beside.submit(self._write, self._root)
+
+    def _saving(self) -> bool:
+        return self._save is not None and not self._save.done()
+
+    def _write(self, root: Future[str]) -> None:
+        """Write a checkpoint; runs beside training, while the global state stands still."""
+        clock, emit = self._parts.clock, self._parts.emit
+        started_s = clock.monotonic_s()
+        interval_s = self._parts.settings.checkpoint.interval_s
+        state = self._trainer.state
+        checkpoint = Checkpoint(
+            state=state,
+            state_root=root.result(_BESIDE_TIMEOUT_S),
+            generation=self._generation,
+            place=self._trainer.place,
+            certificate=self._certificate,
+            code_version=__version__,
+        )
+        try:
+            size_bytes = self._parts.store.save(checkpoint)
+        except OSError as error:
+            text = f"checkpoint not written: {error.strerror or error}; free some space"
+            log.error("%s; training goes on, and the next epochs try again", text)  # noqa: TRY400
+            emit(CheckpointFailed(reason=text))
+            self._save_due_s = clock.monotonic_s() + min(interval_s, 5.0)
+            return
+        seconds = clock.monotonic_s() - started_s
+        self._save_due_s = clock.monotonic_s() + max(interval_s, _SAVE_SHARE * seconds)
+        self._saved_epoch = state.epoch
+        emit(
+            CheckpointWritten(
+                state_root=checkpoint.state_root,
+                epoch=state.epoch,
+                bytes=size_bytes,
+                seconds=seconds,
+                unix_time_s=clock.now_s(),
+            )
+        )
+
+    def _wait_for_save(self) -> None:
+        if self._save is not None:
+            self._save.result(_BESIDE_TIMEOUT_S)
+            self._save = None
+
+    def _save_now(self) -> None:
+        self._wait_for_save()
+        if self._saved_epoch < self._trainer.state.epoch:
+            self._save = self._beside.submit(self._write, self._root)
+            self._wait_for_save()
+
+    def _evaluate_if_due(self) -> None:
+        clock, epoch = self._parts.clock, self._trainer.state.epoch
+        if clock.monotonic_s() < self._evaluate_due_s or epoch == self._evaluated_epoch:
+            return
+        if self._trainer.tally.samples:
+            # Mid-epoch, after a pause: the score belongs to the epoch all the same.
+            return
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        parts, epoch = self._parts, self._trainer.state.epoch
+        self._enter(Phase.EVALUATING, f"scoring epoch {epoch} on held-out data")
+        started_s = parts.clock.monotonic_s()
+        score = self._trainer.evaluate(parts.heldout)
+        ended_s = parts.clock.monotonic_s()
+        seconds = ended_s - started_s
+        interval_s = parts.settings.evaluation.interval_s
+        self._evaluate_due_s = ended_s + max(interval_s, _EVALUATION_SHARE * seconds)
+        self._evaluated_epoch = epoch
+        parts.emit(
+            Evaluated(
+                epoch=epoch,
+                name=parts.task.heldout_name,
+                value=score.value,
+                metrics=dict(score.metrics),
+                seconds=seconds,
+            )
+        )
+
+    def _sit_out(self, orders: Orders) -> None:
+        """Pause: give the device back, keep the contribution, say so now and then."""
+        self._save_now()
+        self._trainer.suspend()
+        while orders.paused is not None and not orders.leave_now:
+            self._enter(Phase.PAUSED, orders.paused)
+            orders.wait(_PAUSE_HEARTBEAT_S)
+        if not orders.leave_now:
+            self._trainer.awaken()
+
+    def _leave(self, orders: Orders, reason: str) -> Finished:
+        if not orders.leave_now:
+            self._enter(Phase.FINISHING, reason)
+            if self._evaluated_epoch != self._trainer.state.epoch:
+                self._evaluate()
+        self._save_now()
+        if self._saved_epoch != self._trainer.state.epoch:
+            reason += "; its checkpoint could not be written"
+        root = self._root.result(_BESIDE_TIMEOUT_S)
+        self._beside.shutdown()
+        return Finished(epoch=self._trainer.state.epoch, state_root=root, reason=reason)
+
+    def _enter(self, phase: Phase, reason: str) -> None:
+        self._parts.emit(PhaseChanged(phase=phase, reason=reason))

@@ -1,0 +1,157 @@
+"""A run on the disk: the manifest, the blobs that it names by hash, and where its data lies.
+
+    run.toml       the manifest
+    run.sig        the founders' signatures
+    blobs/<hash>   everything that the manifest names
+    sources.json   folders on this machine that hold shards; local, never shared
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from peer.errors import ConfigurationError, DamagedError
+from peer.run.canonical import manifest_hash, run_id
+from peer.run.manifest import Manifest, dump_manifest, parse_manifest
+
+MANIFEST, SIGNATURES = "run.toml", "run.sig"
+_BLOBS, _SOURCES = "blobs", "sources.json"
+
+
+class RunDirectory:
+    """A directory that holds a run. Use `open` or `create`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.manifest_hash = manifest_hash(manifest)
+        self.run_id = run_id(manifest)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Return the run at `path`, a run directory or the run.toml in one.
+
+        Raises:
+            ConfigurationError: There is none, or its manifest makes no sense.
+        """
+        file = path / MANIFEST if path.is_dir() else path
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"there is no run at {path}; give the path of a run.toml, "
+                "or make one with `ctpeer run init`"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"the manifest {file} cannot be read: {error}") from error
+        return cls(file.parent, parse_manifest(text, str(file)))
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest) -> "RunDirectory":
+        """Write `manifest` into `path`, whose blobs are there already, and return the run."""
+        write_atomically(path / MANIFEST, dump_manifest(manifest).encode())
+        return cls(path, manifest)
+
+    def blob_hashes(self) -> Iterator[tuple[str, str]]:
+        """Yield what the manifest names by hash: (what it is, hash)."""
+        yield "the model configuration", self.manifest.model.config
+        yield "the initial state", self.manifest.initial_state
+        yield "the data index", self.manifest.data.index
+        for name, hash_ in self.manifest.tokenizer.files.items():
+            yield f"the tokenizer's {name}", hash_
+
+    def read_blob(self, hash_: str) -> bytes:
+        """Return the bytes whose SHA-256 is `hash_`.
+
+        Raises:
+            DamagedError: They are missing or not what the hash names.
+        """
+        path = self.path / _BLOBS / hash_
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DamagedError(
+                f"{path} is missing; copy the run's directory again from where you got it"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != hash_:
+            raise DamagedError(
+                f"{path} was changed or cut short; copy it again from where you got the run"
+            )
+        return data
+
+    def signatures(self) -> str | None:
+        """Return the text of the founders' signatures, or None where there are none."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / SIGNATURES).read_text(encoding="utf-8")
+        return None
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Folders of this machine where shards of the run lie."""
+        try:
+            body = json.loads((self.path / _SOURCES).read_text(encoding="utf-8"))
+            return tuple(Path(folder) for folder in body["folders"])
+        except FileNotFoundError:
+            return ()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"{self.path / _SOURCES} does not hold a list of folders; delete it and "
+                "start again from the run's own directory"
+            ) from error
+
+    def set_sources(self, folders: tuple[Path, ...]) -> None:
+        """Remember where shards lie."""
+        body = json.dumps({"folders": [str(folder.resolve()) for folder in folders]})
+        write_atomically(self.path / _SOURCES, body.encode())
+
+    def import_into(self, runs: Path) -> "RunDirectory":
+        """Copy this run, every blob verified, to its place below `runs` and return it there.
+
+        Raises:
+            ConfigurationError: A blob is damaged, or the copy cannot be written.
+        """
+        target = runs / self.run_id
+        if target.resolve() == self.path.resolve():
+            return self
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for _, hash_ in self.blob_hashes():
+                if not (target / _BLOBS / hash_).exists():
+                    add_blob(target, self.read_blob(hash_))
+            if (text := self.signatures()) is not None:
+                write_atomically(target / SIGNATURES, text.encode())
+            imported = RunDirectory.create(target, self.manifest)
+            folders = (*self.sources, *imported.sources)
+            imported.set_sources(tuple(dict.fromkeys(folders)))
+        except OSError as error:
+            raise ConfigurationError(
+                f"the run cannot be copied to {target}: {error.strerror or error}; "
+                "make room there, or choose another --home"
+            ) from error
+        return imported
+
+
+def add_blob(path: Path, data: bytes) -> str:
+    """Keep `data` among the blobs of the run directory `path`; return its hash."""
+    hash_ = hashlib.sha256(data).hexdigest()
+    (path / _BLOBS).mkdir(parents=True, exist_ok=True)
+    write_atomically(path / _BLOBS / hash_, data)
+    return hash_
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, whole."""
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(fresh).replace(path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise

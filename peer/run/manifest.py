@@ -1,0 +1,178 @@
+"""The manifest: everything the peers of a run must agree on.
+
+Its canonical form is hashed into the run id, and the run id prefixes every key in the swarm, so
+peers that disagree cannot meet. The founders' signatures are detached and outside it. What only
+one volunteer decides is in `peer.config`.
+"""
+
+import tomllib
+from typing import Annotated, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError, model_validator
+
+from peer.config.section import Section, explain
+from peer.errors import ConfigurationError
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a blob, in lower-case hexadecimal."""
+
+PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Option = bool | Annotated[int, Field(strict=True)] | Annotated[float, Field(allow_inf_nan=False)] | str
+
+
+class TaskSection(Section):
+    """What the model learns.
+
+    Attributes:
+        name: A task of the registry, such as `causal-lm`.
+        sequence_length: Tokens in a row.
+        options: The task's own settings, such as `mask_probability`.
+    """
+
+    name: str = Field(min_length=1, max_length=40)
+    sequence_length: int = Field(ge=8, le=65536)
+    options: dict[str, Option] = {}
+
+
+class ModelSection(Section):
+    """The architecture: `config` is the hash of a transformers config.json."""
+
+    config: Hash
+
+
+class TokenizerSection(Section):
+    """The tokenizer's files by name, each by its hash; none where the task needs none."""
+
+    files: dict[str, Hash] = {}
+
+
+class DataSection(Section):
+    """The data: `index` is the hash of an index.json, which names every shard by hash."""
+
+    index: Hash
+
+
+class AdamW(Section):
+    """AdamW as the outer optimizer; `lr` is multiplied by the schedule."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: PositiveFloat
+    beta1: Beta = 0.9
+    beta2: Beta = 0.95
+    eps: PositiveFloat = 1e-8
+    weight_decay: Fraction = 0.1
+    max_grad_norm: PositiveFloat | None = None
+
+
+class SGD(Section):
+    """SGD with momentum as the outer optimizer; `lr` is multiplied by the schedule."""
+
+    name: Literal["sgd"]
+    lr: PositiveFloat
+    momentum: Beta = 0.9
+    nesterov: bool = True
+    weight_decay: Fraction = 0.0
+    max_grad_norm: PositiveFloat | None = None
+
+
+class ScheduleSection(Section):
+    """The learning rate by epoch.
+
+    Attributes:
+        warmup_epochs: Linear rise from zero over so many epochs.
+        decay: What follows it.
+        total_epochs: Where a linear decay ends.
+        floor: The factor that a decay does not go below.
+    """
+
+    warmup_epochs: int = Field(default=0, ge=0, le=10**9)
+    decay: Literal["constant", "linear", "inverse-sqrt"] = "constant"
+    total_epochs: int | None = Field(default=None, ge=1, le=10**9)
+    floor: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _linear_decay_has_an_end(self) -> "ScheduleSection":
+        if self.decay == "linear":
+            if self.total_epochs is None:
+                raise ValueError("a linear decay needs total_epochs")
+            if self.total_epochs <= self.warmup_epochs:
+                raise ValueError("total_epochs must lie beyond warmup_epochs")
+        elif self.total_epochs is not None:
+            raise ValueError("total_epochs has a meaning only for a linear decay")
+        return self
+
+
+class BatchSection(Section):
+    """An epoch ends when the swarm has gathered `target_loss_terms` (label tokens)."""
+
+    target_loss_terms: int = Field(ge=1, le=10**12)
+
+
+class AveragingSection(Section):
+    """How contributions become one: the strategy, and the codec of the average."""
+
+    strategy: Literal["sync"] = "sync"
+    codec: Literal["none"] = "none"
+
+
+class EvaluationSection(Section):
+    """How the model is scored on held-out data.
+
+    Attributes:
+        max_rows: Rows scored, evenly spread over the held-out shards.
+        baselines: What simple models reach on just these rows, as the founder measured it.
+    """
+
+    max_rows: int = Field(default=256, ge=1, le=10**6)
+    baselines: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+
+
+class ValidationSection(Section):
+    """How often checkpoints are judged, and by how many nats a good one may be worse."""
+
+    every_epochs: int = Field(default=100, ge=1, le=10**9)
+    margin: PositiveFloat = 0.05
+
+
+class Manifest(Section):
+    """All that the peers of a run agree on."""
+
+    schema_version: Literal[1] = 1
+    protocol: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    founders: tuple[str, ...] = Field(min_length=1, max_length=64)
+    initial_state: Hash
+    task: TaskSection
+    model: ModelSection
+    tokenizer: TokenizerSection
+    data: DataSection
+    optimizer: Annotated[AdamW | SGD, Field(discriminator="name")]
+    schedule: ScheduleSection = ScheduleSection()
+    batch: BatchSection
+    averaging: AveragingSection = AveragingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    validation: ValidationSection = ValidationSection()
+
+
+def parse_manifest(text: str, origin: str) -> Manifest:
+    """Return the manifest that the TOML `text` holds; `origin` names it in errors.
+
+    Raises:
+        ConfigurationError: It is not TOML, has an unknown field, or a value makes no sense.
+    """
+    try:
+        return Manifest.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{origin} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{origin}: {explain(error, Manifest)}") from error
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """Return `manifest` as TOML, every default spelled out."""
+    head = "# A run of ctpeer. The run id is made of this file's meaning: to change it is to found\n"
+    body = tomli_w.dumps(manifest.model_dump(mode="json", exclude_none=True))
+    return f"{head}# another run. `ctpeer run show` explains it.\n\n{body}"

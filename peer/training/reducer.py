@@ -1,0 +1,61 @@
+"""What a reducer does with the slices that a group sends it: check each, then average.
+
+A slice that fails a check is its sender's fault and is named as such; the others still count.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from peer.training.state import Flat
+
+_BLOCK_ELEMENTS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduced:
+    """The weighted mean fp32 [n] of the slices that passed, and who did not, with the reason."""
+
+    mean: Flat | None
+    refused: Mapping[str, str]
+
+
+def square_sum(values: Flat) -> float:
+    """Return the fp64 sum of squares of `values` fp32 [n]; not finite if any value is not."""
+    total = 0.0
+    for start in range(0, len(values), _BLOCK_ELEMENTS):
+        block = values[start : start + _BLOCK_ELEMENTS].astype(np.float64)
+        total += float(np.dot(block, block))
+    return total
+
+
+def check(values: Flat, weight: int, elements: int) -> str | None:
+    """Return why a slice cannot be used, or None."""
+    if values.shape != (elements,) or values.dtype != np.float32:
+        return f"wrong shape: {values.dtype} {list(values.shape)} instead of float32 [{elements}]"
+    if weight <= 0:
+        return f"wrong weight: {weight}"
+    if not np.isfinite(square_sum(values)):
+        return "not finite"
+    return None
+
+
+def reduce(slices: Mapping[str, Flat], weights: Mapping[str, int], elements: int) -> Reduced:
+    """Return the mean of `slices`, weighted by the weights that the group agreed on.
+
+    Args:
+        slices: fp32 [elements] by peer id.
+        weights: Loss terms by peer id, at least one for each of `slices`.
+        elements: The length that every slice must have.
+    """
+    verdicts = {peer: check(part, weights[peer], elements) for peer, part in slices.items()}
+    refused = {peer: reason for peer, reason in verdicts.items() if reason is not None}
+    accepted = sorted(set(slices) - set(refused))
+    if not accepted:
+        return Reduced(None, refused)
+    total = sum(weights[peer] for peer in accepted)
+    mean = np.zeros(elements, np.float32)
+    for peer in accepted:
+        mean += slices[peer] * np.float32(weights[peer] / total)
+    return Reduced(mean, refused)
