@@ -1,0 +1,47 @@
+"""Causal language models: predict each token from those before it (GPT-2-, Llama-like)."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from peer.data.stream import Row, RowKey
+from peer.tasks.task import Batch
+from peer.tasks.text import IGNORED, Ids, TextTask
+
+
+class CausalLM(TextTask):
+    """Rows of sequence_length + 1 tokens: all but the last are read, all but the first scored."""
+
+    name: ClassVar[str] = "causal-lm"
+    overlap: ClassVar[int] = 1
+
+    @property
+    def row_tokens(self) -> int:
+        """One more than the model reads."""
+        return self.sequence_length + 1
+
+    def model_class(self) -> Any:
+        """Return transformers' auto class for the task."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
+    def build_model(self, config: Any) -> torch.nn.Module:
+        """Return a freshly initialised model, without the cache that only generation needs."""
+        return super().build_model({**config, "use_cache": False})
+
+    def collate(self, rows: Sequence[tuple[RowKey, Row]]) -> Batch:
+        """Return input_ids and labels, int64 [batch, sequence_length]."""
+        shape = (len(rows), self.sequence_length)
+        inputs, labels = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
+        for i, (_, row) in enumerate(rows):
+            inputs[i, : len(row) - 1] = row[:-1]
+            labels[i, : len(row) - 1] = row[1:]
+        terms = sum(len(row) - 1 for _, row in rows)
+        tensors = {"input_ids": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+        return Batch(tensors, samples=len(rows), tokens=terms, loss_terms=terms)
+
+    def _targets(self, row: tuple[RowKey, Row]) -> tuple[Ids, Ids]:
+        return row[1][:-1], row[1][1:]

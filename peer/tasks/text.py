@@ -1,0 +1,289 @@
+"""What the language-model tasks share: tokens, packed rows, models, scores and baselines."""
+
+import hashlib
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+
+from peer.data.index import Shard
+from peer.data.stream import Examples, Row, RowKey
+from peer.data.tokens import TokenCache
+from peer.errors import ConfigurationError
+from peer.run.manifest import TaskSection
+from peer.tasks.baselines import bigram_bits, unigram_bits
+from peer.tasks.task import Batch, HeldOutRows, ModelConfig, Score, Task
+
+IGNORED = -100
+"""A label that is not scored, as torch's cross entropy has it."""
+
+_EVALUATION_SAMPLES = 16
+_SEPARATORS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "[SEP]")
+
+Ids = npt.NDArray[np.uint32]
+
+
+class PackedRows:
+    """Equal slices of a shard's token ids; a row is one slice, the last may be shorter."""
+
+    def __init__(self, ids: Ids, length: int, overlap: int) -> None:
+        self.ids = ids
+        self._length = length
+        self._step = length - overlap
+        self._overlap = overlap
+
+    def __len__(self) -> int:
+        return max(1, math.ceil((len(self.ids) - self._overlap) / self._step))
+
+    def __getitem__(self, index: int) -> Ids:
+        start = index * self._step
+        return self.ids[start : start + self._length]
+
+
+class TextTask(Task):
+    """A language model over packed rows of one tokenizer.
+
+    Args:
+        section: The manifest's task section.
+        tokenizer_files: `tokenizer.json` by name.
+    """
+
+    heldout_name: ClassVar[str] = "bits_per_byte"
+    overlap: ClassVar[int]
+    """How many tokens a row shares with the next one."""
+
+    def __init__(self, section: TaskSection, tokenizer_files: Mapping[str, bytes]) -> None:
+        data = tokenizer_files.get("tokenizer.json")
+        if data is None:
+            raise ConfigurationError(
+                f"the task {section.name} needs a tokenizer.json under [tokenizer.files]"
+            )
+        self.sequence_length = section.sequence_length
+        self.tokenizer = load_tokenizer(data)
+        self._tokenizer_hash = hashlib.sha256(data).hexdigest()
+        self._separator = self.special(_SEPARATORS)
+        self._token_bytes: npt.NDArray[np.int64] | None = None
+
+    @property
+    @abstractmethod
+    def row_tokens(self) -> int:
+        """How many of a shard's tokens a row holds."""
+
+    @abstractmethod
+    def model_class(self) -> Any:
+        """Return transformers' auto class for the task."""
+
+    def special(self, names: Sequence[str]) -> int:
+        """Return the id of the first of `names` that the tokenizer knows.
+
+        Raises:
+            ConfigurationError: It knows none.
+        """
+        for name in names:
+            token = self.tokenizer.token_to_id(name)
+            if token is not None:
+                return int(token)
+        raise ConfigurationError(
+            f"the tokenizer does not fit: it has none of the special tokens {', '.join(names)}"
+        )
+
+    def check_model(self, config: ModelConfig) -> None:
+        """Raise ConfigurationError unless vocabulary and positions suffice."""
+        size, needed = config.get("vocab_size"), self.tokenizer.get_vocab_size()
+        if isinstance(size, int) and size < needed:
+            raise ConfigurationError(
+                f"the tokenizer does not fit the model: it has {needed} tokens and the model's "
+                f"vocab_size is {size}; found the run with --vocab-size at most {size}, or "
+                "another model"
+            )
+        for key in ("n_positions", "max_position_embeddings"):
+            positions = config.get(key)
+            if isinstance(positions, int) and positions < self.sequence_length:
+                raise ConfigurationError(
+                    f"the rows do not fit the model: sequence_length is {self.sequence_length} "
+                    f"and the model's {key} is {positions}"
+                )
+
+    def build_model(self, config: ModelConfig) -> torch.nn.Module:
+        """Return a freshly initialised fp32 model of a transformers `config`."""
+        from transformers import AutoConfig
+
+        fields = dict(config)
+        try:
+            parsed = AutoConfig.for_model(fields.pop("model_type"), **fields)
+            model = self.model_class().from_config(parsed, dtype=torch.float32)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"the model configuration is not one that transformers can build: {error}"
+            ) from error
+        assert isinstance(model, torch.nn.Module)
+        return model
+
+    def load_pretrained(self, source: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+        """Return the model of a local directory or a hub name, and its config.
+
+        Raises:
+            ConfigurationError: It cannot be loaded.
+        """
+        try:
+            model = self.model_class().from_pretrained(source, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"no model can be loaded from {source!r}: {str(error).splitlines()[0]}"
+            ) from error
+        return model, json.loads(model.config.to_json_string(use_diff=False))
+
+    def examples(self, shard: Shard, texts: Sequence[str], cache: TokenCache) -> Examples:
+        """Return the packed rows of a shard: its texts' tokens, a separator after each text."""
+
+        def tokenise() -> Ids:
+            ids: list[int] = []
+            for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False):
+                ids += encoding.ids
+                ids.append(self._separator)
+            return np.array(ids, np.uint32)
+
+        ids = cache.get(f"{self._tokenizer_hash[:16]}-{shard.sha256}", tokenise)
+        return PackedRows(ids, self.row_tokens, self.overlap)
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the summed cross entropy in nats, a scalar, over labels [batch, seq]."""
+        labels = batch.tensors["labels"]
+        inputs = {key: value for key, value in batch.tensors.items() if key != "labels"}
+        logits = model(**inputs, return_dict=True).logits
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            reduction="sum",
+            ignore_index=IGNORED,
+        )
+
+    def heldout_rows(
+        self, shards: Sequence[tuple[Shard, Examples]], max_rows: int
+    ) -> HeldOutRows:
+        """Return at most `max_rows` rows, evenly strided over all rows of the `shards`."""
+        places = [(shard, rows, i) for shard, rows in shards for i in range(len(rows))]
+        count = min(max_rows, len(places))
+        picked = [places[i * len(places) // count] for i in range(count)]
+        rows = [(RowKey(0, shard.sha256, i), rows[i]) for shard, rows, i in picked]
+        targets = np.concatenate([self._targets(row)[1] for row in rows])
+        return HeldOutRows(rows, int(self.token_bytes()[targets].sum()))
+
+    def evaluate(self, model: torch.nn.Module, rows: HeldOutRows, device: torch.device) -> Score:
+        """Return bits per byte of the scored tokens' text; perplexity rides along."""
+        was_training, loss_sum, terms = model.training, 0.0, 0
+        model.eval()
+        with torch.no_grad():
+            for start in range(0, len(rows.rows), _EVALUATION_SAMPLES):
+                batch = self.collate(rows.rows[start : start + _EVALUATION_SAMPLES])
+                loss_sum += float(self.loss(model, batch.to(device)))
+                terms += batch.loss_terms
+        model.train(was_training)
+        loss = loss_sum / terms
+        # A diverged model has a perplexity beyond any float: infinity says so.
+        perplexity = math.exp(loss) if loss < 700 else math.inf  # noqa: PLR2004
+        bits = loss_sum / math.log(2) / rows.scored_bytes
+        return Score(bits, {"loss": loss, "perplexity": perplexity})
+
+    def baselines(self, train: Sequence[Examples], rows: HeldOutRows) -> dict[str, float]:
+        """Return bits per byte of a unigram and a bigram model of tokens on the scored tokens."""
+        streams = [rows_.ids for rows_ in train if isinstance(rows_, PackedRows)]
+        scored = [self._targets(row) for row in rows.rows]
+        context = np.concatenate([before for before, _ in scored])
+        target = np.concatenate([token for _, token in scored])
+        size = self.tokenizer.get_vocab_size()
+        return {
+            "unigram": unigram_bits(streams, target, size) / rows.scored_bytes,
+            "bigram": bigram_bits(streams, context, target, size) / rows.scored_bytes,
+        }
+
+    @abstractmethod
+    def _targets(self, row: tuple[RowKey, Row]) -> tuple[Ids, Ids]:
+        """Return the tokens of `row` that are scored, each with the token before it."""
+
+    def token_bytes(self) -> npt.NDArray[np.int64]:
+        """Return the UTF-8 bytes that each token of the vocabulary stands for, int64 [vocab]."""
+        if self._token_bytes is None:
+            lengths = [self._bytes_of(i) for i in range(self.tokenizer.get_vocab_size())]
+            self._token_bytes = np.array(lengths, np.int64)
+        return self._token_bytes
+
+    def _bytes_of(self, token: int) -> int:
+        piece = self.tokenizer.id_to_token(token)
+        if piece is None or piece in self._special_pieces():
+            return 0
+        # Byte-level BPE writes every byte as one character; others write text.
+        if self._is_byte_level():
+            return len(piece)
+        return len(piece.removeprefix("##").replace("▁", " ").encode())
+
+    def _special_pieces(self) -> set[str]:
+        return {t.content for t in self.tokenizer.get_added_tokens_decoder().values() if t.special}
+
+    def _is_byte_level(self) -> bool:
+        return type(self.tokenizer.decoder).__name__ == "ByteLevel"
+
+
+def load_tokenizer(data: bytes) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        tokenizer = Tokenizer.from_buffer(data)
+    except Exception as error:  # noqa: BLE001 the bindings raise bare Exception
+        raise ConfigurationError(f"the tokenizer.json cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def find_tokenizer(source: str) -> bytes:
+    """Return the tokenizer.json of a file, a pretrained directory or a hub name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path /= "tokenizer.json"
+    if path.exists():
+        data = path.read_bytes()
+        load_tokenizer(data)
+        return data
+    from transformers import AutoTokenizer
+
+    try:
+        return str(AutoTokenizer.from_pretrained(source)._tokenizer.to_str()).encode()  # noqa: SLF001
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"no tokenizer can be had from {source!r}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> bytes:
+    """Return the tokenizer.json of a byte-level BPE trained on `texts`.
+
+    Byte-level, so that every text in every language can be written, and nothing is unknown.
+    """
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<eos>", "<mask>", "<cls>", "<sep>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return str(tokenizer.to_str()).encode()
