@@ -13,7 +13,9 @@ import torch
 def machine() -> dict[str, Any]:
     """Return what a reader needs to know of the machine to place the numbers."""
     with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:  # noqa: PTH123
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
+        models = [
+            line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")
+        ]
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),

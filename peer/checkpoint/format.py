@@ -104,9 +104,7 @@ def read_files(
     """
     try:
         head = _read_head(folder / _HEAD, manifest_hash)
-        state = GlobalState(
-            head["epoch"], schema, *_read_state(folder / _STATE, schema, slots)
-        )
+        state = GlobalState(head["epoch"], schema, *_read_state(folder / _STATE, schema, slots))
         if state.root(manifest_hash) != head["state_root"]:
             raise DamagedError("the state does not have the root that names it")
         local = head["local"]
@@ -148,9 +146,7 @@ def _read_head(path: Path, manifest_hash: str) -> dict[str, Any]:
     return head
 
 
-def _read_state(
-    path: Path, schema: Schema, slots: dict[str, Slot]
-) -> tuple[Flat, dict[str, Slot]]:
+def _read_state(path: Path, schema: Schema, slots: dict[str, Slot]) -> tuple[Flat, dict[str, Slot]]:
     tensors = _load(path)
     optimizer: dict[str, Slot] = {}
     for name, fresh in slots.items():

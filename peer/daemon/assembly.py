@@ -57,18 +57,14 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
     feed = open_feed(run, task, settings, identity.peer_id, emit)
     model = task.build_model(model_config)
     schema = Schema.of(model)
-    store = CheckpointStore(
-        run.path / "checkpoints", run.manifest_hash, settings.checkpoint.keep
-    )
+    store = CheckpointStore(run.path / "checkpoints", run.manifest_hash, settings.checkpoint.keep)
     checkpoint = store.load_newest(
         schema,
         initial_slots(run.manifest.optimizer, schema.elements),
         lambda name, reason: emit(CheckpointRejected(name=name, reason=reason)),
     )
     stream = feed.stream(seed, checkpoint.place.cursor if checkpoint else None)
-    micro_batch = first_micro_batch(
-        device, settings.compute.micro_batch, begin.micro_batch_divisor
-    )
+    micro_batch = first_micro_batch(device, settings.compute.micro_batch, begin.micro_batch_divisor)
     if checkpoint is None:
         state = _initial_state(run, schema)
         torch.manual_seed(int.from_bytes(seed[:8], "big") >> 1)
@@ -103,7 +99,7 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
         rounds=LoneRounds(identity, run.manifest.averaging.codec),
         store=store,
         journal=journal,
-        heldout=feed.heldout_rows(task, run.manifest.evaluation.max_rows),
+        heldout=feed.heldout_rows(),
         clock=SystemClock(),
         emit=emit,
     )
@@ -170,7 +166,7 @@ def _report_loaded(
             tokens_total=trainer.tokens_total,
             micro_batch=trainer.micro_batch,
             target_loss_terms=manifest.batch.target_loss_terms,
-            heldout_name=feed.heldout_name,
+            heldout_name=feed.task.heldout_name,
             baselines=dict(manifest.evaluation.baselines),
             shards=feed.shard_choices,
         )

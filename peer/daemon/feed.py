@@ -4,24 +4,95 @@ import dataclasses
 from collections.abc import Callable
 
 from peer.config.settings import Settings
-from peer.data.choose import Preferences, choose
-from peer.data.index import DataIndex, Shard
-from peer.data.private import index_private
+from peer.data.choose import Choice, Preferences, choose
+from peer.data.folder import scan
+from peer.data.index import Shard, parse_index
 from peer.data.reader import read_examples
 from peer.data.source import ShardSources
 from peer.data.stream import Cursor, Examples, Stream
-from peer.errors import ConfigurationError
+from peer.data.tokens import TokenCache
+from peer.errors import ConfigurationError, DamagedError
 from peer.events import Message, ShardChoice, ShardQuarantined
 from peer.run.directory import RunDirectory
 from peer.tasks.task import HeldOutRows, Task
+
+_PRIVATE_REASON = "it lies in the private folder and stays on this machine"
 
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
     """Where training rows and held-out rows come from."""
 
-    index: DataIndex
-    chosen: tuple[tuple[Shard, str], ...]
+    run: RunDirectory
+    task: Task
+    choices: tuple[Choice, ...]
+    heldout: tuple[Shard, ...]
     sources: ShardSources
-    open_shard: Callable[[Shard], Examples]
     emit: Callable[[Message], None]
+
+    @property
+    def shard_choices(self) -> tuple[ShardChoice, ...]:
+        """The chosen shards as the supervisor is told of them."""
+        return tuple(
+            ShardChoice(name=c.shard.name, bytes=c.shard.bytes, reason=c.reason)
+            for c in self.choices
+        )
+
+    def stream(self, seed: bytes, cursor: Cursor | None) -> Stream:
+        """Return the rows of the chosen shards without end, from `cursor` on if there is one."""
+        shards = [choice.shard for choice in self.choices]
+        return Stream(shards, self.open_shard, seed, cursor, self._quarantine)
+
+    def heldout_rows(self) -> HeldOutRows:
+        """Return the rows that the manifest's evaluation scores.
+
+        Raises:
+            ConfigurationError: A held-out shard is missing or damaged: scores without it would
+                not compare with the other peers'.
+        """
+        try:
+            opened = [(shard, self.open_shard(shard)) for shard in self.heldout]
+        except DamagedError as error:
+            raise ConfigurationError(
+                f"the held-out data cannot be used: {error}; restore it where the run was founded"
+            ) from error
+        return self.task.heldout_rows(opened, self.run.manifest.evaluation.max_rows)
+
+    def open_shard(self, shard: Shard) -> Examples:
+        """Return the rows of `shard`, its bytes verified."""
+        texts = read_examples(shard, self.sources.read(shard))
+        return self.task.examples(shard, texts, TokenCache(self.run.path / "tokens"))
+
+    def _quarantine(self, shard: Shard, reason: str) -> None:
+        self.emit(ShardQuarantined(name=shard.name, reason=reason))
+
+
+def open_feed(
+    run: RunDirectory,
+    task: Task,
+    settings: Settings,
+    peer_id: str,
+    emit: Callable[[Message], None],
+) -> Feed:
+    """Choose this peer's shards, by its preferences and its private folder.
+
+    Raises:
+        ConfigurationError: Nothing is left to train on.
+    """
+    wanted = settings.data
+    preferences = Preferences(
+        include=wanted.include, exclude=wanted.exclude, max_bytes=wanted.max_bytes
+    )
+    index = parse_index(run.read_blob(run.manifest.data.index), "the run's data index")
+    choices = choose(peer_id, index, {}, preferences)
+    folders = list(run.sources)
+    if wanted.private is not None:
+        mine = scan(wanted.private.expanduser(), "text")
+        choices += tuple(Choice(shard, _PRIVATE_REASON) for shard in mine)
+        folders.append(wanted.private.expanduser())
+    if not choices:
+        raise ConfigurationError(
+            "no shard of the run is left by data.include, data.exclude and data.max_bytes; "
+            "widen them in peer.toml (`ctpeer data choose` shows what they leave)"
+        )
+    return Feed(run, task, choices, index.split("heldout"), ShardSources(folders), emit)

@@ -36,7 +36,7 @@ _PAUSE_HEARTBEAT_S = 5.0
 _BESIDE_TIMEOUT_S = 600.0
 _SAVE_SHARE = 20
 """Writing checkpoints takes at most one part in this many of the time."""
-_EVALUATION_SHARE = 100
+_EVALUATION_SHARE = 50
 """Evaluation takes at most one part in this many of the time."""
 
 

@@ -40,7 +40,8 @@ def bigram_bits(streams: Sequence[Ids], context: Ids, target: Ids, vocabulary: i
 
 def _unigram(streams: Sequence[Ids], vocabulary: int) -> npt.NDArray[np.float64]:
     counts = np.bincount(np.concatenate(streams), minlength=vocabulary) + 1
-    return counts / counts.sum()
+    probabilities: npt.NDArray[np.float64] = counts / counts.sum()
+    return probabilities
 
 
 def _pairs(first: Ids, second: Ids, vocabulary: int) -> npt.NDArray[np.int64]:

@@ -76,7 +76,7 @@ class MaskedLM(TextTask):
         """Return which tokens of `row` are scored, bool [n], and the row as the model sees it."""
         # RandomState, because numpy keeps its sequences the same in every release.
         words = [key.seed() >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)]
-        draw = np.random.RandomState(words)  # noqa: NPY002
+        draw = np.random.RandomState(words)
         hidden = draw.random_sample(len(row)) < self._chance
         hidden[draw.randint(len(row))] = True  # a row without a loss term would teach nothing
         fate = draw.random_sample(len(row))

@@ -92,15 +92,11 @@ class Task(ABC):
         """Return the loss, a scalar in nats, summed over the batch's loss terms, in fp32."""
 
     @abstractmethod
-    def heldout_rows(
-        self, shards: Sequence[tuple[Shard, Examples]], max_rows: int
-    ) -> HeldOutRows:
+    def heldout_rows(self, shards: Sequence[tuple[Shard, Examples]], max_rows: int) -> HeldOutRows:
         """Return at most `max_rows` rows of the held-out `shards`, evenly strided."""
 
     @abstractmethod
-    def evaluate(
-        self, model: torch.nn.Module, rows: HeldOutRows, device: torch.device
-    ) -> Score:
+    def evaluate(self, model: torch.nn.Module, rows: HeldOutRows, device: torch.device) -> Score:
         """Return the score of `model`; its mode and all random generators stay as they were."""
 
     @abstractmethod

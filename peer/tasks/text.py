@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -165,9 +165,7 @@ class TextTask(Task):
             ignore_index=IGNORED,
         )
 
-    def heldout_rows(
-        self, shards: Sequence[tuple[Shard, Examples]], max_rows: int
-    ) -> HeldOutRows:
+    def heldout_rows(self, shards: Sequence[tuple[Shard, Examples]], max_rows: int) -> HeldOutRows:
         """Return at most `max_rows` rows, evenly strided over all rows of the `shards`."""
         places = [(shard, rows, i) for shard, rows in shards for i in range(len(rows))]
         count = min(max_rows, len(places))
@@ -239,7 +237,7 @@ def load_tokenizer(data: bytes) -> Tokenizer:
     """
     try:
         tokenizer = Tokenizer.from_buffer(data)
-    except Exception as error:  # noqa: BLE001 the bindings raise bare Exception
+    except Exception as error:
         raise ConfigurationError(f"the tokenizer.json cannot be read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -262,7 +260,8 @@ def find_tokenizer(source: str) -> bytes:
     from transformers import AutoTokenizer
 
     try:
-        return str(AutoTokenizer.from_pretrained(source)._tokenizer.to_str()).encode()  # noqa: SLF001
+        backend = AutoTokenizer.from_pretrained(source, use_fast=True).backend_tokenizer
+        return str(backend.to_str()).encode()
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigurationError(
             f"no tokenizer can be had from {source!r}: {str(error).splitlines()[0]}"

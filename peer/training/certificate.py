@@ -125,7 +125,9 @@ def quorum(group_size: int) -> int:
     return group_size // 2 + 1
 
 
-def sign_part(identity: Identity, base: Base, data: bytes, elements: int, sum_: float) -> PartDigest:
+def sign_part(
+    identity: Identity, base: Base, data: bytes, elements: int, sum_: float
+) -> PartDigest:
     """Return this reducer's word for the encoded average `data` of its part."""
     digest = hashlib.sha256(data).hexdigest()
     signature = identity.sign(PartDigest.statement(base, elements, digest, sum_))

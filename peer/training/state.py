@@ -80,7 +80,9 @@ class Schema:
         """
         unknown = sorted(set(tensors) - {spec.name for spec in self.tensors})
         if unknown:
-            raise ConfigurationError(f"{origin} holds {unknown[0]!r}, which the model does not have")
+            raise ConfigurationError(
+                f"{origin} holds {unknown[0]!r}, which the model does not have"
+            )
         flat = np.empty(self.elements, np.float32)
         for spec, place in self.slices():
             tensor = tensors.get(spec.name)
@@ -140,7 +142,7 @@ class GlobalState:
 
 def chunk_hashes(buffer: Slot) -> Iterator[str]:
     """Yield the SHA-256 of each chunk of a contiguous `buffer`, in little-endian byte order."""
-    data = memoryview(buffer.astype(buffer.dtype.newbyteorder("<"), copy=False)).cast("B")
+    data = buffer.astype(buffer.dtype.newbyteorder("<"), copy=False).data.cast("B")
     for start in range(0, len(data), CHUNK_BYTES):
         yield hashlib.sha256(data[start : start + CHUNK_BYTES]).hexdigest()
 

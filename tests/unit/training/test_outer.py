@@ -80,9 +80,7 @@ def test_outer_step_follows_torchs_own_optimizer_closely(optimizer):
     named = SCHEMA.named(state.parameters.copy())
     weight = torch.nn.Parameter(torch.from_numpy(named["weight"].copy()))
     if isinstance(optimizer, AdamW):
-        theirs = torch.optim.AdamW(
-            [weight], lr=4e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
-        )
+        theirs = torch.optim.AdamW([weight], lr=4e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     else:
         theirs = torch.optim.SGD([weight], lr=0.7, momentum=0.9, nesterov=True)
         optimizer = optimizer.model_copy(update={"weight_decay": 0.0})
@@ -109,10 +107,17 @@ def test_a_norm_below_the_bound_is_not_clipped():
     assert clip_factor([1e30], None) == 1.0
 
 
-@given(st.integers(1, 2000), st.integers(0, 500), st.sampled_from(["constant", "linear", "inverse-sqrt"]))
+@given(
+    st.integers(1, 2000),
+    st.integers(0, 500),
+    st.sampled_from(["constant", "linear", "inverse-sqrt"]),
+)
 def test_learning_rate_factor_stays_between_zero_and_one(epoch, warmup, decay):
     schedule = ScheduleSection(
-        warmup_epochs=warmup, decay=decay, total_epochs=1000 if decay == "linear" else None, floor=0.1
+        warmup_epochs=warmup,
+        decay=decay,
+        total_epochs=1000 if decay == "linear" else None,
+        floor=0.1,
     )
     factor = learning_rate_factor(schedule, epoch)
     assert 0.0 < factor <= 1.0
