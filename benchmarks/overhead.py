@@ -73,7 +73,7 @@ def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
         begin = Begin(
             home=folder,
             run_id=run.run_id,
-            paused=False,
+            paused=None,
             max_epochs=WARMUP_EPOCHS + epochs,
             micro_batch_divisor=1,
             settings=Settings.model_validate(

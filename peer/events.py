@@ -26,6 +26,13 @@ class Phase(StrEnum):
     FINISHING = "finishing"
 
 
+class RoundFailure(StrEnum):
+    """Why a round brought nothing."""
+
+    NOT_FINITE = "not_finite"
+    REFUSED = "refused"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Message:
     """A line on the pipe."""
@@ -139,9 +146,9 @@ class RoundCommitted(Message):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoundFailed(Message):
-    """A round brought nothing; what it was about is said in `reason`."""
+    """A round brought nothing; what it was about is said in `detail`."""
 
-    reason: str
+    reason: RoundFailure
     detail: str
 
 
@@ -256,7 +263,8 @@ class Begin(Message):
 
     home: str
     run_id: str
-    paused: bool
+    paused: str | None
+    """Why to begin paused, or None."""
     max_epochs: int | None
     micro_batch_divisor: int
     """1, doubled by the supervisor each time the kernel killed the worker for its memory."""

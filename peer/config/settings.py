@@ -50,7 +50,7 @@ class CheckpointSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """How often the model is scored on held-out data; at most 1 % of the time goes there."""
+    """How often the model is scored on held-out data; at most 2 % of the time goes there."""
 
     interval_s: Seconds = 30.0
 

@@ -79,7 +79,7 @@ def main() -> int:
         return 1
     logging.basicConfig(level=logging.INFO, handlers=[PipeHandler(pipe)], format="%(message)s")
     logging.captureWarnings(capture=True)
-    orders = Orders(paused="started paused" if begin.paused else None)
+    orders = Orders(paused=begin.paused)
     threading.Thread(target=_listen, args=(commands, orders), daemon=True).start()
     return _serve(begin, orders, pipe)
 

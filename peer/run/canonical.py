@@ -1,18 +1,20 @@
 """One spelling for one meaning, so that a hash of it names the meaning.
 
-JSON with sorted keys, no white space, UTF-8, and Python's shortest round-trip spelling of numbers
-(in the spirit of RFC 8785, without its JavaScript number spelling). Values come from typed
-models, so `1e-3` and `0.001` in a file, or `1` and `1.0` for a real number, are one value here.
+JSON with sorted keys, no white space, UTF-8, and Python's shortest round-trip spelling of numbers;
+a number without a fraction is spelled as an integer, so that `1` and `1.0` are one value wherever
+they stand (in the spirit of RFC 8785, without its JavaScript spelling of exponents).
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from peer.run.manifest import Manifest
 
 _RUN_ID_HASH_DIGITS = 32
+_EXACT = 2**53
+"""Up to here a float that is whole stands for one integer only."""
 
 
 def canonical(value: object) -> bytes:
@@ -32,12 +34,12 @@ def _plain(value: object) -> object:
         case float():
             if not math.isfinite(value):
                 raise ValueError(f"{value} has no canonical form")
-            return value + 0.0  # -0.0 and 0.0 are one number
+            return int(value) if value.is_integer() and abs(value) < _EXACT else value
         case Mapping():
             if not all(isinstance(key, str) for key in value):
                 raise ValueError("the keys of a canonical object are strings")
             return {key: _plain(item) for key, item in value.items()}
-        case Sequence():
+        case list() | tuple():
             return [_plain(item) for item in value]
     raise ValueError(f"a {type(value).__name__} has no canonical form")
 

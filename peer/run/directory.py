@@ -1,9 +1,9 @@
 """A run on the disk: the manifest, the blobs that it names by hash, and where its data lies.
 
-    run.toml       the manifest
-    run.sig        the founders' signatures
-    blobs/<hash>   everything that the manifest names
-    sources.json   folders on this machine that hold shards; local, never shared
+- `run.toml`: the manifest
+- `run.sig`: the founders' signatures
+- `blobs/<hash>`: everything that the manifest names
+- `sources.json`: folders on this machine that hold shards; local, never shared
 """
 
 import contextlib
@@ -83,6 +83,14 @@ class RunDirectory:
             )
         return data
 
+    def has_blob(self, hash_: str) -> bool:
+        """Return whether the bytes whose SHA-256 is `hash_` are here, undamaged."""
+        try:
+            self.read_blob(hash_)
+        except DamagedError:
+            return False
+        return True
+
     def signatures(self) -> str | None:
         """Return the text of the founders' signatures, or None where there are none."""
         with contextlib.suppress(FileNotFoundError):
@@ -119,12 +127,13 @@ class RunDirectory:
             return self
         try:
             target.mkdir(parents=True, exist_ok=True)
+            imported = RunDirectory(target, self.manifest)
             for _, hash_ in self.blob_hashes():
-                if not (target / _BLOBS / hash_).exists():
+                if not imported.has_blob(hash_):
                     add_blob(target, self.read_blob(hash_))
             if (text := self.signatures()) is not None:
                 write_atomically(target / SIGNATURES, text.encode())
-            imported = RunDirectory.create(target, self.manifest)
+            RunDirectory.create(target, self.manifest)
             folders = (*self.sources, *imported.sources)
             imported.set_sources(tuple(dict.fromkeys(folders)))
         except OSError as error:

@@ -5,6 +5,7 @@ peers that disagree cannot meet. The founders' signatures are detached and outsi
 one volunteer decides is in `peer.config`.
 """
 
+import json
 import tomllib
 from typing import Annotated, Literal
 
@@ -20,7 +21,13 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-Option = bool | Annotated[int, Field(strict=True)] | Annotated[float, Field(allow_inf_nan=False)] | str
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Option = bool | int | Finite | Annotated[str, Field(max_length=200)]
+RunName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+PeerId = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,60}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+"""A plain name: it comes from strangers and may become a path."""
 
 
 class TaskSection(Section):
@@ -32,9 +39,9 @@ class TaskSection(Section):
         options: The task's own settings, such as `mask_probability`.
     """
 
-    name: str = Field(min_length=1, max_length=40)
+    name: Word
     sequence_length: int = Field(ge=8, le=65536)
-    options: dict[str, Option] = {}
+    options: dict[Word, Option] = Field(default_factory=dict, max_length=64)
 
 
 class ModelSection(Section):
@@ -46,7 +53,7 @@ class ModelSection(Section):
 class TokenizerSection(Section):
     """The tokenizer's files by name, each by its hash; none where the task needs none."""
 
-    files: dict[str, Hash] = {}
+    files: dict[FileName, Hash] = Field(default_factory=dict, max_length=16)
 
 
 class DataSection(Section):
@@ -56,7 +63,7 @@ class DataSection(Section):
 
 
 class AdamW(Section):
-    """AdamW as the outer optimizer; `lr` is multiplied by the schedule."""
+    """AdamW as the outer optimizer; the schedule scales `lr`. No `max_grad_norm`: no clipping."""
 
     name: Literal["adamw"] = "adamw"
     lr: PositiveFloat
@@ -68,7 +75,7 @@ class AdamW(Section):
 
 
 class SGD(Section):
-    """SGD with momentum as the outer optimizer; `lr` is multiplied by the schedule."""
+    """SGD as the outer optimizer; the schedule scales `lr`. No `max_grad_norm`: no clipping."""
 
     name: Literal["sgd"]
     lr: PositiveFloat
@@ -76,6 +83,9 @@ class SGD(Section):
     nesterov: bool = True
     weight_decay: Fraction = 0.0
     max_grad_norm: PositiveFloat | None = None
+
+
+Optimizer = Annotated[AdamW | SGD, Field(discriminator="name")]
 
 
 class ScheduleSection(Section):
@@ -127,7 +137,7 @@ class EvaluationSection(Section):
     """
 
     max_rows: int = Field(default=256, ge=1, le=10**6)
-    baselines: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    baselines: dict[Word, Finite] = Field(default_factory=dict, max_length=64)
 
 
 class ValidationSection(Section):
@@ -142,19 +152,26 @@ class Manifest(Section):
 
     schema_version: Literal[1] = 1
     protocol: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
-    founders: tuple[str, ...] = Field(min_length=1, max_length=64)
+    name: RunName
+    founders: tuple[PeerId, ...] = Field(min_length=1, max_length=64)
     initial_state: Hash
     task: TaskSection
     model: ModelSection
     tokenizer: TokenizerSection
     data: DataSection
-    optimizer: Annotated[AdamW | SGD, Field(discriminator="name")]
+    optimizer: Optimizer
     schedule: ScheduleSection = ScheduleSection()
     batch: BatchSection
     averaging: AveragingSection = AveragingSection()
     evaluation: EvaluationSection = EvaluationSection()
     validation: ValidationSection = ValidationSection()
+
+
+_HEAD = """\
+# A run of ctpeer. `ctpeer run show` explains it.
+# The run id is made of what this file means: to change that is to found another run.
+
+"""
 
 
 def parse_manifest(text: str, origin: str) -> Manifest:
@@ -164,15 +181,15 @@ def parse_manifest(text: str, origin: str) -> Manifest:
         ConfigurationError: It is not TOML, has an unknown field, or a value makes no sense.
     """
     try:
-        return Manifest.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is not valid TOML: {error}") from error
+        # By way of JSON, whose strict reading lets a list be a tuple but no string be a number.
+        body = json.dumps(tomllib.loads(text), default=str)
+        return Manifest.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise ConfigurationError(f"{origin}: {explain(error, Manifest)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{origin} is not valid TOML: {error}") from error
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """Return `manifest` as TOML, every default spelled out."""
-    head = "# A run of ctpeer. The run id is made of this file's meaning: to change it is to found\n"
-    body = tomli_w.dumps(manifest.model_dump(mode="json", exclude_none=True))
-    return f"{head}# another run. `ctpeer run show` explains it.\n\n{body}"
+    """Return `manifest` as TOML, every default spelled out and what is None left out."""
+    return _HEAD + tomli_w.dumps(manifest.model_dump(mode="json", exclude_none=True))

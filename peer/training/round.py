@@ -7,9 +7,9 @@ contribution, reduction, encoding, vote and certificate, with nobody to wait for
 import dataclasses
 import time
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Protocol
 
+from peer.events import RoundFailure
 from peer.identity import Identity
 from peer.training import codec
 from peer.training.certificate import (
@@ -25,13 +25,6 @@ from peer.training.reducer import reduce, square_sum
 from peer.training.state import Flat
 
 
-class Failure(StrEnum):
-    """Why a round brought nothing."""
-
-    NOT_FINITE = "not_finite"
-    REFUSED = "refused"
-
-
 @dataclasses.dataclass(frozen=True)
 class Failed:
     """The round brought nothing.
@@ -42,7 +35,7 @@ class Failed:
         keep: Whether the contribution is worth another round.
     """
 
-    failure: Failure
+    failure: RoundFailure
     detail: str
     keep: bool
 
@@ -90,7 +83,7 @@ class LoneRounds:
         reduced = reduce({me: contribution.values}, {me: contribution.weight}, elements)
         if reduced.mean is None:
             finite = reduced.refused[me] != "not finite"
-            failure = Failure.REFUSED if finite else Failure.NOT_FINITE
+            failure = RoundFailure.REFUSED if finite else RoundFailure.NOT_FINITE
             return Failed(failure, f"own contribution {reduced.refused[me]}", keep=False)
         reduced_s = time.perf_counter()
         data = codec.encode(reduced.mean, self._codec)

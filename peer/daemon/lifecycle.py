@@ -1,0 +1,102 @@
+"""What the daemon is doing: the states, and the one table of how they follow each other."""
+
+from enum import StrEnum
+
+from peer.events import Phase
+
+
+class State(StrEnum):
+    """What a person is told."""
+
+    STARTING = "starting"
+    TRAINING = "training"
+    AVERAGING = "averaging"
+    EVALUATING = "evaluating"
+    PAUSED = "paused"
+    FINISHING = "finishing"
+    STOPPING = "stopping"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Trigger(StrEnum):
+    """What moves the daemon from one state to another."""
+
+    BEGIN = "a worker was started"
+    LOAD = "the worker loads"
+    TRAIN = "the worker trains"
+    AVERAGE = "the worker averages"
+    EVALUATE = "the worker evaluates"
+    PAUSE = "the worker paused"
+    FINISH = "somebody asked to finish, or the last epoch is complete"
+    STOP = "somebody asked to stop"
+    DIE = "the worker died and is started again"
+    GIVE_UP = "the worker cannot run as configured"
+    END = "the worker ended as it should"
+
+
+TRIGGER_OF_PHASE = {
+    Phase.IMPORTING: Trigger.LOAD,
+    Phase.LOADING: Trigger.LOAD,
+    Phase.TRAINING: Trigger.TRAIN,
+    Phase.AVERAGING: Trigger.AVERAGE,
+    Phase.EVALUATING: Trigger.EVALUATE,
+    Phase.PAUSED: Trigger.PAUSE,
+    Phase.FINISHING: Trigger.FINISH,
+}
+
+_WORK = {
+    Trigger.LOAD: State.STARTING,
+    Trigger.TRAIN: State.TRAINING,
+    Trigger.AVERAGE: State.AVERAGING,
+    Trigger.EVALUATE: State.EVALUATING,
+    Trigger.PAUSE: State.PAUSED,
+}
+_ENDS = {
+    Trigger.FINISH: State.FINISHING,
+    Trigger.STOP: State.STOPPING,
+    Trigger.DIE: State.RESTARTING,
+    Trigger.GIVE_UP: State.FAILED,
+    Trigger.END: State.STOPPED,
+}
+_LAST_WORK = dict.fromkeys(_WORK, State.FINISHING)
+_IGNORED_WORK = dict.fromkeys(_WORK, State.STOPPING)
+
+TRANSITIONS: dict[State, dict[Trigger, State]] = {
+    State.STARTING: _WORK | _ENDS,
+    State.TRAINING: _WORK | _ENDS,
+    State.AVERAGING: _WORK | _ENDS,
+    State.EVALUATING: _WORK | _ENDS,
+    State.PAUSED: _WORK | _ENDS,
+    State.FINISHING: _LAST_WORK | _ENDS,
+    State.STOPPING: _IGNORED_WORK
+    | {
+        Trigger.FINISH: State.STOPPING,
+        Trigger.STOP: State.STOPPING,
+        Trigger.DIE: State.STOPPED,
+        Trigger.GIVE_UP: State.FAILED,
+        Trigger.END: State.STOPPED,
+    },
+    State.RESTARTING: {
+        Trigger.BEGIN: State.STARTING,
+        Trigger.FINISH: State.RESTARTING,
+        Trigger.STOP: State.STOPPED,
+        Trigger.END: State.STOPPED,
+    },
+    State.FAILED: {Trigger.END: State.FAILED, Trigger.STOP: State.FAILED},
+    State.STOPPED: {Trigger.BEGIN: State.STARTING, Trigger.END: State.STOPPED},
+}
+"""State -> what happens -> next state. What is not here does not happen."""
+
+
+def follow(state: State, trigger: Trigger) -> State:
+    """Return the state after `trigger`.
+
+    Raises:
+        ValueError: The table has no such transition.
+    """
+    try:
+        return TRANSITIONS[state][trigger]
+    except KeyError:
+        raise ValueError(f"{state} does not follow {trigger.value!r}") from None

@@ -1,0 +1,157 @@
+"""The Prometheus metrics of one peer.
+
+Counters are fed by the worker's events and live in the supervisor, so that they survive the
+worker; gauges are read off the status when Prometheus asks. Run and peer id are labels of the
+target, not of the series.
+"""
+
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from peer import __version__
+from peer.events import (
+    CheckpointFailed,
+    CheckpointRejected,
+    CheckpointWritten,
+    Evaluated,
+    Message,
+    Progress,
+    RoundCommitted,
+    RoundFailed,
+    ShardQuarantined,
+    WorkRepeated,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ROUND_PHASES = ("gather", "reduce", "certify", "outer_step")
+
+_ROUND_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+disable_created_metrics()
+
+
+class Metrics:
+    """All metrics of a peer, each present from the first scrape on.
+
+    Args:
+        states: Every state that the daemon can be in.
+        failures: Every reason for which a round fails.
+        deaths: Every class of a worker's death.
+    """
+
+    def __init__(
+        self, states: Iterable[str], failures: Iterable[str], deaths: Iterable[str]
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._states = tuple(states)
+        self._make_gauges()
+        self._make_counters(failures, deaths)
+        build = Info("ctpeer_build", "The code that runs.", registry=self.registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+
+    def _make_gauges(self) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"ctpeer_{name}", text, labels, registry=self.registry)
+
+        self._state = gauge("state", "1 for the state that the daemon is in.", "state")
+        self._epoch = gauge("epoch", "The last committed epoch.")
+        self._generation = gauge("generation", "How many rollbacks the run has seen.")
+        self._loss = gauge("loss_nats", "Mean training loss of the last ten epochs.")
+        self._heldout = gauge("heldout", "The score on held-out data.", "name")
+        self._rate = gauge("tokens_per_second", "Tokens trained on, over half a minute.")
+        self._weight = gauge("contribution_loss_terms", "Gathered since the last epoch.")
+        self._group = gauge("group_peers", "Peers in the last committed round.")
+        self._age = gauge("checkpoint_age_seconds", "Since the last checkpoint was written.")
+        self._memory = gauge("resident_memory_bytes", "Resident memory.", "process")
+
+    def _make_counters(self, failures: Iterable[str], deaths: Iterable[str]) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"ctpeer_{name}", text, labels, registry=self.registry)
+
+        self._tokens = counter("tokens", "Tokens trained on.")
+        self._samples = counter("samples", "Rows trained on.")
+        self._repeated = counter("repeated_tokens", "Tokens trained on anew after a crash.")
+        self._rounds = counter("rounds", "Rounds by result.", "result")
+        self._sent = counter("sent_bytes", "Bytes sent to other peers.")
+        self._received = counter("received_bytes", "Bytes received from other peers.")
+        self._restarts = counter("restarts", "Deaths of the worker by reason.", "reason")
+        self._checkpoints = counter("checkpoints", "Checkpoints by result.", "result")
+        self._evaluations = counter("evaluations", "Evaluations on held-out data.")
+        self._quarantined = counter("shards_quarantined", "Shards that could not be used.")
+        self.junk = counter("worker_messages_refused", "Lines of the worker that made no sense.")
+        self._round_seconds = Histogram(
+            "ctpeer_round_seconds",
+            "Where a round's time goes.",
+            ("phase",),
+            registry=self.registry,
+            buckets=_ROUND_BUCKETS_S,
+        )
+        for result in ("committed", *failures):
+            self._rounds.labels(result)
+        for death in deaths:
+            self._restarts.labels(death)
+        for result in ("written", "failed", "rejected"):
+            self._checkpoints.labels(result)
+        for phase in ROUND_PHASES:
+            self._round_seconds.labels(phase)
+
+    def apply(self, event: Message) -> None:  # noqa: C901 one case an event
+        """Count `event`."""
+        match event:
+            case Progress():
+                self._tokens.inc(event.tokens)
+                self._samples.inc(event.samples)
+            case RoundCommitted():
+                self._rounds.labels("committed").inc()
+                self._sent.inc(event.bytes_sent)
+                self._received.inc(event.bytes_received)
+                for phase, seconds in event.seconds_by_phase.items():
+                    self._round_seconds.labels(phase).observe(seconds)
+            case RoundFailed():
+                self._rounds.labels(event.reason).inc()
+            case CheckpointWritten():
+                self._checkpoints.labels("written").inc()
+            case CheckpointFailed():
+                self._checkpoints.labels("failed").inc()
+            case CheckpointRejected():
+                self._checkpoints.labels("rejected").inc()
+            case WorkRepeated():
+                self._repeated.inc(event.tokens)
+            case Evaluated():
+                self._evaluations.inc()
+            case ShardQuarantined():
+                self._quarantined.inc()
+
+    def worker_died(self, failure: str) -> None:
+        """Count a worker's death of class `failure`."""
+        self._restarts.labels(failure).inc()
+
+    def expose(self, status: Mapping[str, Any], rss_bytes: Mapping[str, int]) -> bytes:
+        """Return the text that Prometheus scrapes, gauges as `status` has them."""
+        for state in self._states:
+            self._state.labels(state).set(state == status["state"])
+        self._epoch.set(status["epoch"])
+        self._generation.set(status["generation"])
+        self._rate.set(status["tokens_per_second"])
+        self._weight.set(status["contribution"]["weight"])
+        self._group.set(status["rounds"]["group"])
+        if status["loss"] is not None:
+            self._loss.set(status["loss"])
+        if status["heldout"]["value"] is not None:
+            self._heldout.labels(status["heldout"]["name"]).set(status["heldout"]["value"])
+        if status["checkpoint"] is not None:
+            self._age.set(status["checkpoint"]["age_s"])
+        for process in ("supervisor", "worker"):
+            self._memory.labels(process).set(rss_bytes.get(process, 0))
+        return generate_latest(self.registry)

@@ -1,0 +1,231 @@
+"""What is known of the worker, gathered from its events, and the status made of it."""
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+from peer import __version__
+from peer.events import (
+    CheckpointFailed,
+    CheckpointRejected,
+    CheckpointWritten,
+    Evaluated,
+    Loaded,
+    Message,
+    MicroBatchChanged,
+    PhaseChanged,
+    Progress,
+    RootComputed,
+    RoundCommitted,
+    RoundFailed,
+    ShardQuarantined,
+    WorkRepeated,
+)
+
+SCHEMA_VERSION = 1
+
+_LOSS_EPOCHS = 10
+_RATE_WINDOW_S = 30.0
+_SPARK_POINTS = 240
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """The sum of all events so far; outlives the workers that sent them."""
+
+    started_s: float
+    loaded: Loaded | None = None
+    epoch: int = 0
+    generation: int = 0
+    root: RootComputed | None = None
+    tokens_total: int = 0
+    micro_batch: int = 0
+    contribution_samples: int = 0
+    contribution_weight: int = 0
+    committed: int = 0
+    group: int = 0
+    failed: Counter[str] = dataclasses.field(default_factory=Counter)
+    last_failure: RoundFailed | None = None
+    evaluated: Evaluated | None = None
+    checkpoint: CheckpointWritten | None = None
+    checkpoint_problem: str | None = None
+    phase: PhaseChanged | None = None
+    repeated_tokens: int = 0
+    quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
+    restarts: Counter[str] = dataclasses.field(default_factory=Counter)
+    losses: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_SPARK_POINTS))
+    scores: deque[tuple[int, float]] = dataclasses.field(
+        default_factory=lambda: deque(maxlen=_SPARK_POINTS)
+    )
+    _rate: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
+
+    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901 one case an event
+        """Take in `event`, which came at `now_s` on the monotonic clock."""
+        match event:
+            case PhaseChanged():
+                self.phase = event
+            case Loaded():
+                self._load(event)
+            case Progress():
+                self._progress(event, now_s)
+            case RoundCommitted():
+                self.committed += 1
+                self.epoch, self.generation = event.epoch, event.generation
+                self.group = event.group
+                self.contribution_samples = self.contribution_weight = 0
+                self.losses.append(event.loss)
+            case RoundFailed():
+                self.failed[event.reason] += 1
+                self.last_failure = event
+            case RootComputed():
+                self.root = event
+            case Evaluated():
+                self.evaluated = event
+                self.scores.append((event.epoch, event.value))
+            case CheckpointWritten():
+                self.checkpoint, self.checkpoint_problem = event, None
+            case CheckpointFailed():
+                self.checkpoint_problem = event.reason
+            case CheckpointRejected():
+                self.checkpoint_problem = f"{event.name} was damaged and set aside: {event.reason}"
+            case MicroBatchChanged():
+                self.micro_batch = event.samples_after
+            case WorkRepeated():
+                self.repeated_tokens += event.tokens
+            case ShardQuarantined():
+                self.quarantined[event.name] = event.reason
+
+    def worker_died(self, failure: str) -> None:
+        """Count a worker's death of class `failure`; its work since the last epoch is gone."""
+        self.restarts[failure] += 1
+        self.contribution_samples = self.contribution_weight = 0
+        self._rate.clear()
+
+    def tokens_per_second(self, now_s: float) -> float:
+        """Return the rate over the last half minute, or since the first progress."""
+        recent = [(at_s, tokens) for at_s, tokens in self._rate if now_s - at_s <= _RATE_WINDOW_S]
+        if not recent:
+            return 0.0
+        # The first entry marks where the window begins: its tokens came before that.
+        seconds = now_s - recent[0][0]
+        return sum(tokens for _, tokens in recent[1:]) / seconds if seconds > 0 else 0.0
+
+    @property
+    def loss(self) -> float | None:
+        """The mean loss of the last ten epochs, in nats; None before the first."""
+        recent = list(self.losses)[-_LOSS_EPOCHS:]
+        return sum(recent) / len(recent) if recent else None
+
+    def _load(self, event: Loaded) -> None:
+        self.loaded = event
+        self.epoch, self.generation = event.epoch, event.generation
+        self.tokens_total, self.micro_batch = event.tokens_total, event.micro_batch
+        if event.state_root is not None:
+            self.root = RootComputed(epoch=event.epoch, state_root=event.state_root)
+
+    def _progress(self, event: Progress, now_s: float) -> None:
+        self.tokens_total += event.tokens
+        self.contribution_samples = event.contribution_samples
+        self.contribution_weight = event.contribution_weight
+        self._rate.append((now_s, event.tokens))
+        while self._rate and now_s - self._rate[0][0] > _RATE_WINDOW_S:
+            self._rate.popleft()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the supervisor knows without the worker.
+
+    Attributes:
+        state: What the daemon does.
+        reason: Why, in words.
+        now_s: The monotonic clock.
+        unix_time_s: The wall clock.
+        rss_bytes: Resident memory by process.
+        metrics_url: Where /metrics is served.
+        run_id: The run.
+        pid: The supervisor's process id.
+        worker_pid: The worker's, if there is one.
+    """
+
+    state: str
+    reason: str
+    now_s: float
+    unix_time_s: float
+    rss_bytes: Mapping[str, int]
+    metrics_url: str
+    run_id: str
+    pid: int
+    worker_pid: int | None
+
+
+def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
+    """Return the status as JSON has it; every field is always there."""
+    loaded = snapshot.loaded
+    return {
+        "schema": SCHEMA_VERSION,
+        "version": __version__,
+        "state": around.state,
+        "reason": around.reason,
+        "run_id": around.run_id,
+        "run_name": loaded.run_name if loaded else None,
+        "task": loaded.task if loaded else None,
+        "peer_id": loaded.peer_id if loaded else None,
+        "parameters": loaded.parameters if loaded else None,
+        "epoch": snapshot.epoch,
+        "generation": snapshot.generation,
+        "state_root": snapshot.root.state_root if snapshot.root else None,
+        "state_root_epoch": snapshot.root.epoch if snapshot.root else None,
+        "loss": snapshot.loss,
+        "losses": list(snapshot.losses),
+        "heldout": _heldout(snapshot),
+        "tokens_total": snapshot.tokens_total,
+        "tokens_per_second": snapshot.tokens_per_second(around.now_s),
+        "tokens_repeated": snapshot.repeated_tokens,
+        "micro_batch": snapshot.micro_batch,
+        "contribution": {
+            "samples": snapshot.contribution_samples,
+            "weight": snapshot.contribution_weight,
+            "target_weight": loaded.target_loss_terms if loaded else None,
+        },
+        "rounds": {
+            "committed": snapshot.committed,
+            "failed": snapshot.failed.total(),
+            "failed_by_reason": dict(snapshot.failed),
+            "last_failure": snapshot.last_failure.detail if snapshot.last_failure else None,
+            "group": snapshot.group,
+        },
+        "shards": [dataclasses.asdict(shard) for shard in loaded.shards] if loaded else [],
+        "shards_quarantined": dict(snapshot.quarantined),
+        "checkpoint": _checkpoint(snapshot, around.unix_time_s),
+        "checkpoint_problem": snapshot.checkpoint_problem,
+        "restarts": snapshot.restarts.total(),
+        "restarts_by_reason": dict(snapshot.restarts),
+        "uptime_s": around.now_s - snapshot.started_s,
+        "device": loaded.device if loaded else None,
+        "rss_bytes": sum(around.rss_bytes.values()),
+        "metrics_url": around.metrics_url,
+        "pid": around.pid,
+        "worker_pid": around.worker_pid,
+    }
+
+
+def _heldout(snapshot: Snapshot) -> dict[str, Any]:
+    loaded, evaluated = snapshot.loaded, snapshot.evaluated
+    return {
+        "name": loaded.heldout_name if loaded else None,
+        "value": evaluated.value if evaluated else None,
+        "epoch": evaluated.epoch if evaluated else None,
+        "metrics": dict(evaluated.metrics) if evaluated else {},
+        "baselines": dict(loaded.baselines) if loaded else {},
+        "history": [list(score) for score in snapshot.scores],
+    }
+
+
+def _checkpoint(snapshot: Snapshot, unix_time_s: float) -> dict[str, Any] | None:
+    written = snapshot.checkpoint
+    if written is None:
+        return None
+    age_s = max(0.0, unix_time_s - written.unix_time_s)
+    return {"root": written.state_root, "epoch": written.epoch, "age_s": age_s}
