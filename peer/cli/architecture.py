@@ -54,14 +54,13 @@ class ModelChoice:
 
 
 def make_model(
-    choice: ModelChoice, task: Task, vocabulary: int, seed: int
+    choice: ModelChoice, task: Task, seed: int
 ) -> "tuple[torch.nn.Module, dict[str, Any]]":
     """Return the model and its configuration as transformers' config.json has it.
 
     Args:
         choice: Which model.
         task: What it shall learn.
-        vocabulary: How many tokens a preset gets.
         seed: For the weights of a model that starts from scratch.
 
     Raises:
@@ -74,13 +73,13 @@ def make_model(
         config = plain_config(config)
         task.check_model(config)
         return model, config
-    config = _config(choice, task, vocabulary)
+    config = _config(choice, task)
     task.check_model(config)
     torch.manual_seed(seed)
     return task.build_model(config), config
 
 
-def preset_config(preset: str, size: Size, *, vocabulary: int, positions: int) -> dict[str, Any]:
+def preset_config(preset: str, size: Size, positions: int) -> dict[str, Any]:
     """Return what `preset` says to transformers; everything else is left to its defaults.
 
     Raises:
@@ -91,7 +90,6 @@ def preset_config(preset: str, size: Size, *, vocabulary: int, positions: int) -
     if preset == "gpt2":
         return {
             "model_type": "gpt2",
-            "vocab_size": vocabulary,
             "n_positions": positions,
             "n_embd": size.hidden,
             "n_layer": size.layers,
@@ -102,7 +100,6 @@ def preset_config(preset: str, size: Size, *, vocabulary: int, positions: int) -
         }
     common = {
         "model_type": preset,
-        "vocab_size": vocabulary,
         "max_position_embeddings": positions,
         "hidden_size": size.hidden,
         "num_hidden_layers": size.layers,
@@ -140,15 +137,14 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in full.items() if name not in _NOT_ARCHITECTURE}
 
 
-def _config(choice: ModelChoice, task: Task, vocabulary: int) -> dict[str, Any]:
+def _config(choice: ModelChoice, task: Task) -> dict[str, Any]:
     if choice.config_file is not None:
         return plain_config(_read_json(choice.config_file))
     if choice.architecture_of is not None:
         return plain_config(_hub_config(choice.architecture_of))
     preset = choice.preset or next(name for name, of in PRESETS.items() if of == task.name)
-    positions = task.sequence_length
-    config = preset_config(preset, choice.size, vocabulary=vocabulary, positions=positions)
-    return plain_config(config)
+    shape = preset_config(preset, choice.size, task.sequence_length)
+    return plain_config(shape | task.token_fields())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,16 +129,15 @@ class Supervisor:
 
     def stop(self) -> None:
         """Write a checkpoint of the last epoch and end; a second call ends at once."""
-        if self._leaving is Trigger.STOP and self._worker is not None:
-            self._worker.kill()
+        if self._leaving is Trigger.STOP:
+            if self._worker is not None:
+                self._worker.kill()
             return
         self._leaving = Trigger.STOP
         self._follow(Trigger.STOP, "stopping, as asked")
-        self._send(Stop())
         self._wake.set()
         if self._worker is not None:
-            timeout_s = self._settings.worker.stop_timeout_s
-            asyncio.get_running_loop().call_later(timeout_s, self._worker.kill)
+            self._stop_worker(self._worker)
 
     def status(self) -> dict[str, Any]:
         """Return the status as JSON has it."""
@@ -212,6 +212,8 @@ class Supervisor:
         worker.send(self._begin())
         if self._leaving is Trigger.FINISH:
             worker.send(Finish())
+        elif self._leaving is Trigger.STOP:  # asked for while the process was being started
+            self._stop_worker(worker)
         tasks = [
             asyncio.create_task(self._log_output(worker)),
             asyncio.create_task(self._watch(worker)),
@@ -338,6 +340,11 @@ class Supervisor:
             words += f"; {self.snapshot.checkpoint_problem}"
         return words
 
+    def _stop_worker(self, worker: WorkerProcess) -> None:
+        worker.send(Stop())
+        timeout_s = self._settings.worker.stop_timeout_s
+        asyncio.get_running_loop().call_later(timeout_s, worker.kill)
+
     def _send(self, message: Message) -> None:
         if self._worker is not None:
             self._worker.send(message)
@@ -372,8 +379,4 @@ def _ending(code: int) -> str:
 
 
 def _clock_time(unix_time_s: float) -> str:
-    import datetime
-
-    return datetime.datetime.fromtimestamp(unix_time_s).astimezone().strftime("%H:%M")
-
-
+    return time.strftime("%H:%M", time.localtime(unix_time_s))

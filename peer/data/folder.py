@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from peer.data.index import DataIndex, Shard, Split
+from peer.data.index import DataIndex, Shard, Split, parse_index
 from peer.data.reader import FORMATS, parse
 from peer.errors import ConfigurationError, DamagedError
 
@@ -57,6 +57,21 @@ def index_folder(folder: Path, options: IndexOptions) -> DataIndex:
         attribution=options.attribution,
         shards=tuple(s.model_copy(update={"split": splits[s.name in held]}) for s in shards),
     )
+
+
+def read_index(folder: Path) -> DataIndex:
+    """Return the index that stands in `folder`.
+
+    Raises:
+        ConfigurationError: There is none, or it makes no sense.
+    """
+    path = folder / INDEX_NAME
+    try:
+        return parse_index(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{folder} has no {INDEX_NAME}; make one with `ctpeer data index {folder}`"
+        ) from error
 
 
 def scan(folder: Path, column: str) -> list[Shard]:

@@ -159,9 +159,9 @@ class Stream:
                 continue
             draw = _draw(self._seed, at.pass_number, sha256)
             # RandomState, because numpy keeps its sequences the same in every release.
-            self._order = np.random.RandomState(
-                np.frombuffer(draw, "<u4")
-            ).permutation(len(self._examples))
+            self._order = np.random.RandomState(np.frombuffer(draw, "<u4")).permutation(
+                len(self._examples)
+            )
             if at.shard + 1 < len(at.shards):
                 self._open(at.shards[at.shard + 1])
         return self._examples, self._order

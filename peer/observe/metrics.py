@@ -38,7 +38,7 @@ ROUND_PHASES = ("gather", "reduce", "certify", "outer_step")
 
 _ROUND_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:

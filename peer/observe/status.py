@@ -60,7 +60,7 @@ class Snapshot:
     )
     _rate: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
 
-    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901 one case an event
+    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901, PLR0912 one case an event
         """Take in `event`, which came at `now_s` on the monotonic clock."""
         match event:
             case PhaseChanged():

@@ -64,12 +64,17 @@ class Task(ABC):
     """One kind of learning."""
 
     name: ClassVar[str]
+    sequence_length: int
     heldout_name: ClassVar[str]
     """What `Score.value` is called; smaller is better."""
 
     @abstractmethod
     def check_model(self, config: ModelConfig) -> None:
         """Raise ConfigurationError unless a model of `config` fits the data's tokens and rows."""
+
+    @abstractmethod
+    def token_fields(self) -> dict[str, Any]:
+        """Return what a transformers configuration made for this task says of the tokens."""
 
     @abstractmethod
     def build_model(self, config: ModelConfig) -> torch.nn.Module:

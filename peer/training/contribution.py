@@ -44,7 +44,7 @@ class Tally:
 
 
 def flat_gradient(model: "torch.nn.Module", schema: Schema) -> Flat:
-    """Return the gradients of `model`, fp32 [schema.elements] on the CPU; zero where there is none."""
+    """Return the gradients of `model`, fp32 [schema.elements] on the CPU, zero where none is."""
     flat = np.zeros(schema.elements, np.float32)
     parameters = dict(model.named_parameters())
     for spec, place in schema.slices():

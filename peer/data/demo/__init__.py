@@ -13,13 +13,16 @@ def demo_names() -> list[str]:
     return sorted(path.name for path in DEMO_PATH.iterdir() if (path / "index.json").exists())
 
 
-def demo_path(spec: str) -> Path:
-    """Return the folder of the data set that `spec`, such as `demo:shakespeare`, names.
+def data_folder(spec: str) -> Path:
+    """Return the folder that `spec`, a path or a name such as `demo:shakespeare`, means.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no demo data set of that name.
     """
+    if not spec.startswith(PREFIX):
+        return Path(spec)
     name = spec.removeprefix(PREFIX)
     if name not in demo_names():
-        raise UsageError(f"there is no data set {spec!r}; there are {', '.join(demo_names())}")
+        known = ", ".join(PREFIX + known for known in demo_names())
+        raise UsageError(f"there is no data set {spec!r}; there are {known}")
     return DEMO_PATH / name

@@ -1,0 +1,291 @@
+"""`ctpeer run`: found a run, look at one, verify one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peer.cli.options import home_option, json_option
+from peer.config.home import resolve_home
+from peer.errors import ConfigurationError, DamagedError, UsageError
+from peer.run.directory import RunDirectory
+from peer.run.signature import signers
+
+_ARCHITECTURE_FLAGS = {
+    "model": "--model",
+    "model_config": "--model-config",
+    "model_from": "--model-from",
+    "pretrained": "--pretrained",
+}
+
+
+@click.group()
+def run() -> None:
+    """Found a run, look at one, verify one."""
+
+
+@run.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--name", help="The run's name; the directory's if not given.")
+@click.option("--task", default="causal-lm", show_default=True, help="causal-lm or masked-lm.")
+@click.option("--data", required=True, help="A folder with an index.json, or demo:NAME.")
+@click.option("--tokenizer", help="A tokenizer.json, a pretrained directory or a hub name.")
+@click.option(
+    "--vocab-size",
+    type=click.IntRange(300, 1_000_000),
+    default=1024,
+    show_default=True,
+    help="Tokens of the tokenizer that is trained if none is given.",
+)
+@click.option("--model", help="gpt2, llama or bert: a small one, sized by the next three.")
+@click.option("--layers", type=click.IntRange(1, 1000), help="[default: 2]")
+@click.option("--hidden", type=click.IntRange(8, 65536), help="[default: 128]")
+@click.option("--heads", type=click.IntRange(1, 1024), help="[default: 4]")
+@click.option("--model-config", type=click.Path(path_type=Path), help="A transformers config.json.")
+@click.option("--model-from", help="The architecture of a pretrained directory or hub name.")
+@click.option("--pretrained", help="The architecture and weights of a directory or hub name.")
+@click.option("--seed", type=int, default=0, help="For weights that start from scratch.")
+@click.option("--sequence-length", type=int, default=128, show_default=True, help="Tokens a row.")
+@click.option("--mask-probability", type=float, help="For masked-lm. [default: 0.15]")
+@click.option(
+    "--target-loss-terms",
+    type=int,
+    default=4096,
+    show_default=True,
+    help="Labels that the swarm gathers for an epoch.",
+)
+@click.option(
+    "--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True
+)
+@click.option("--lr", type=float, help="Learning rate. [default: adamw 1e-3, sgd 0.1]")
+@click.option("--weight-decay", type=float, help="[default: adamw 0.1, sgd 0]")
+@click.option(
+    "--max-grad-norm", type=float, default=1.0, show_default=True, help="0 clips nothing."
+)
+@click.option("--warmup-epochs", type=int, default=20, show_default=True)
+@click.option(
+    "--decay",
+    type=click.Choice(["constant", "linear", "inverse-sqrt"]),
+    default="constant",
+    show_default=True,
+)
+@click.option("--total-epochs", type=int, help="Where a linear decay ends.")
+@click.option("--floor", type=float, help="The factor that a decay does not go below.")
+@click.option(
+    "--evaluation-rows", type=int, default=256, show_default=True, help="Held-out rows scored."
+)
+@home_option
+@json_option
+def init(*, directory: Path, home: str | None, as_json: bool, **flags: Any) -> None:
+    """Found a run: write its manifest and all that it names to the new DIRECTORY.
+
+    Signed with this home's identity. Start it with `ctpeer start DIRECTORY`.
+    """
+    wishes_body = _body(directory, flags)
+    where = resolve_home(home)
+    where.prepare()
+    # torch and transformers load here, after everything that can be refused without them.
+    from peer.cli.founding import Wishes, found
+    from peer.identity import Identity
+
+    def say(step: str) -> None:
+        click.echo(f"{step} ...", err=True)
+
+    founder = Identity.load_or_create(where.identity_path)
+    founded = found(directory, Wishes(**wishes_body), founder, say)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, **_facts(founded)}, indent=2))
+        return
+    click.echo(f"founded {founded.run_id}\nstart it with: ctpeer start {directory}")
+
+
+@run.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@home_option
+@json_option
+def show(*, directory: Path | None, home: str | None, as_json: bool) -> None:
+    """Explain the run in DIRECTORY, or the one that ran last."""
+    opened = open_run(directory, home)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, **_facts(opened)}, indent=2))
+        return
+    manifest = opened.manifest
+    click.echo(f"run         {opened.run_id}")
+    click.echo(f"founders    {', '.join(manifest.founders)}")
+    click.echo(f"signed      {', '.join(_signers(opened)) or 'by nobody'}")
+    for section, body in manifest.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(body, dict):
+            text = ", ".join(f"{key} {_short(value)}" for key, value in body.items())
+            click.echo(f"{section:<12}{text}")
+
+
+@run.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@home_option
+@json_option
+def verify(*, directory: Path | None, home: str | None, as_json: bool) -> None:
+    """Check all of the run in DIRECTORY, or of the one that ran last, and say what is wrong.
+
+    The signatures, every file against its hash, and that model, tokenizer, data and initial state
+    fit each other. Exit code 78 if anything is wrong.
+    """
+    opened = open_run(directory, home)
+    problems = list(_problems(opened))
+    if as_json:
+        body = {"schema": 1, "run_id": opened.run_id, "good": not problems, "problems": problems}
+        click.echo(json.dumps(body, indent=2))
+    for problem in problems:
+        click.echo(f"ctpeer: {problem}", err=True)
+    if problems:
+        click.get_current_context().exit(ConfigurationError.exit_code)
+    if not as_json:
+        click.echo(f"{opened.run_id} is good")
+
+
+def open_run(directory: Path | None, home: str | None) -> RunDirectory:
+    """Return the run in `directory`, else the one that ran last on `home`, else the demo."""
+    from peer.daemon.service import last_or_demo_run
+
+    return RunDirectory.open(directory) if directory else last_or_demo_run(resolve_home(home))
+
+
+def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `Wishes` that the flags of `run init` ask for.
+
+    Raises:
+        UsageError: They contradict each other, or a value makes no sense.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from peer.config.section import explain
+    from peer.run.manifest import BatchSection, Optimizer, RunName, ScheduleSection, TaskSection
+
+    given = [flag for field, flag in _ARCHITECTURE_FLAGS.items() if flags[field] is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} contradict each other; give one of them")
+    sizes = {key: flags[key] for key in ("layers", "hidden", "heads") if flags[key] is not None}
+    if sizes and given not in ([], ["--model"]):
+        raise UsageError(f"--{next(iter(sizes))} sizes a --model, not what {given[0]} gives")
+    options = {}
+    if flags["mask_probability"] is not None:
+        options["mask_probability"] = flags["mask_probability"]
+    optimizer = {
+        "name": flags["optimizer"],
+        "lr": flags["lr"] or {"adamw": 1e-3, "sgd": 0.1}[flags["optimizer"]],
+        "max_grad_norm": flags["max_grad_norm"] or None,
+    }
+    if flags["weight_decay"] is not None:
+        optimizer["weight_decay"] = flags["weight_decay"]
+    schedule = {"warmup_epochs": flags["warmup_epochs"], "decay": flags["decay"]}
+    schedule |= {key: flags[key] for key in ("total_epochs", "floor") if flags[key] is not None}
+    task = {
+        "name": flags["task"],
+        "sequence_length": flags["sequence_length"],
+        "options": options,
+    }
+    name = flags["name"] or directory.resolve().name.lower().replace("_", "-")
+    try:
+        return {
+            "name": TypeAdapter(RunName).validate_python(name),
+            "task": TaskSection.model_validate(task),
+            "data": flags["data"],
+            "tokenizer": flags["tokenizer"],
+            "vocabulary": flags["vocab_size"],
+            "model": _model(flags, sizes),
+            "seed": flags["seed"],
+            "optimizer": TypeAdapter(Optimizer).validate_python(optimizer),
+            "schedule": ScheduleSection.model_validate(schedule),
+            "batch": BatchSection(target_loss_terms=flags["target_loss_terms"]),
+            "max_rows": flags["evaluation_rows"],
+        }
+    except ValidationError as error:
+        raise UsageError(explain(error, ScheduleSection)) from error
+
+
+def _model(flags: dict[str, Any], sizes: dict[str, int]) -> Any:
+    from peer.cli.architecture import PRESETS, ModelChoice, Size
+
+    preset = flags["model"]
+    if preset is not None and PRESETS.get(preset) != flags["task"]:
+        fitting = [name for name, task in PRESETS.items() if task == flags["task"]]
+        raise UsageError(
+            f"--model {preset} is no small model for {flags['task']}; there are "
+            f"{', '.join(fitting) or 'none'}, or give one with --model-config"
+        )
+    return ModelChoice(
+        preset=preset,
+        size=Size(**sizes),
+        config_file=flags["model_config"],
+        architecture_of=flags["model_from"],
+        weights_of=flags["pretrained"],
+    )
+
+
+def _facts(opened: RunDirectory) -> dict[str, Any]:
+    return {
+        "run_id": opened.run_id,
+        "manifest_hash": opened.manifest_hash,
+        "path": str(opened.path),
+        "signed_by": list(_signers(opened)),
+        "manifest": opened.manifest.model_dump(mode="json"),
+    }
+
+
+def _signers(opened: RunDirectory) -> tuple[str, ...]:
+    text = opened.signatures()
+    return signers(opened.manifest, text) if text is not None else ()
+
+
+def _problems(opened: RunDirectory) -> Iterator[str]:
+    """Yield a sentence for each thing that is wrong; what depends on it is not looked at."""
+    try:
+        missing = set(opened.manifest.founders) - set(_signers(opened))
+    except ConfigurationError as error:
+        yield str(error)
+    else:
+        for founder in sorted(missing):
+            yield f"the founder {founder} has not signed it; ask for run.sig"
+    damaged = False
+    for what, hash_ in opened.blob_hashes():
+        try:
+            opened.read_blob(hash_)
+        except DamagedError as error:
+            damaged = True
+            yield f"{what}: {error}"
+    if not damaged:
+        yield from _misfits(opened)
+
+
+def _misfits(opened: RunDirectory) -> Iterator[str]:
+    from peer.data.index import parse_index
+    from peer.data.source import ShardSources
+    from peer.tasks import registry
+    from peer.training.state import check_initial_state
+
+    manifest = opened.manifest
+    files = {name: opened.read_blob(hash_) for name, hash_ in manifest.tokenizer.files.items()}
+    try:
+        task = registry.create(manifest.task, files)
+        config = json.loads(opened.read_blob(manifest.model.config))
+        task.check_model(config)
+        check_initial_state(opened.read_blob(manifest.initial_state), task.build_model(config))
+        index = parse_index(opened.read_blob(manifest.data.index), "the data index")
+    except (ConfigurationError, ValueError) as error:
+        yield str(error)
+        return
+    sources = ShardSources(opened.sources)
+    for shard in index.shards:
+        try:
+            sources.read(shard)
+        except DamagedError as error:
+            yield str(error)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and len(value) == 64:  # noqa: PLR2004 the digits of a SHA-256
+        return value[:12]
+    return str(value)

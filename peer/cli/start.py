@@ -1,0 +1,94 @@
+"""`ctpeer start`: the daemon, in this terminal."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from peer.cli.options import home_option
+from peer.config.home import resolve_home
+
+if TYPE_CHECKING:
+    from peer.daemon.service import View
+    from peer.daemon.supervisor import Supervisor
+
+_REFRESH_S = 0.5
+_HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finish`, `ctpeer logs`"
+
+
+@click.command()
+@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@home_option
+@click.option("--paused", is_flag=True, help="Load everything, but begin only on `ctpeer resume`.")
+@click.option("--max-epochs", type=click.IntRange(min=1), help="End when this epoch is complete.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, help="torch's threads; one less than the cores if not given.")
+@click.option("--micro-batch", type=int, help="Samples at once; found out if not given.")
+@click.option("--metrics-port", type=int, help="Where to serve /metrics; 8470 if it is free.")
+@click.option("--plain", is_flag=True, help="Print log lines, also on a terminal.")
+def start(  # noqa: PLR0913 one parameter an option
+    *,
+    manifest: Path | None,
+    home: str | None,
+    paused: bool,
+    max_epochs: int | None,
+    device: str | None,
+    threads: int | None,
+    micro_batch: int | None,
+    metrics_port: int | None,
+    plain: bool,
+) -> None:
+    """Train the run of MANIFEST, a run.toml or its directory.
+
+    Without one: what ran last on this home, else the demo, a small GPT-2 on Shakespeare's plays.
+    A run goes on where its last checkpoint stands.
+    """
+    from peer.config.layers import load_settings
+    from peer.daemon import lock
+    from peer.daemon.service import choose_run, make_supervisor, serve
+    from peer.observe.logs import set_up
+
+    where = resolve_home(home)
+    where.prepare()
+    flags = {
+        "compute.device": device,
+        "compute.threads": threads,
+        "compute.micro_batch": micro_batch,
+        "metrics.port": metrics_port,
+    }
+    settings = load_settings(where.settings_path, flags).settings
+    live = sys.stdout.isatty() and not plain
+    with lock.hold(where):
+        set_up(where.log_path, settings.log.level, terminal=live)
+        run = choose_run(where, manifest)
+        logging.getLogger(__name__).info("run %s on the home %s", run.run_id, where.path)
+        supervisor = make_supervisor(where, settings, run.run_id, max_epochs)
+        view: View | None = _show if live else None
+        code = asyncio.run(serve(supervisor, where, settings, paused=paused, view=view))
+    click.get_current_context().exit(code)
+
+
+async def _show(supervisor: "Supervisor") -> None:
+    """Keep a live view on the terminal, with warnings above it."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.logging import RichHandler
+
+    from peer.cli.view import table
+
+    console = Console()
+    handler = RichHandler(logging.WARNING, console, show_path=False)
+    logging.getLogger().addHandler(handler)
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            try:
+                while True:
+                    live.update(table(supervisor.status(), _HINT), refresh=True)
+                    await asyncio.sleep(_REFRESH_S)
+            finally:
+                live.update(table(supervisor.status(), ""), refresh=True)
+    finally:
+        logging.getLogger().removeHandler(handler)
