@@ -106,7 +106,8 @@ class Loaded(Message):
     epoch: int
     generation: int
     state_root: str | None
-    resumed: bool
+    checkpoint_unix_time_s: float | None
+    """When the checkpoint that it resumed from was written; None at a run's beginning."""
     tokens_total: int
     """Tokens this peer has trained on in this run, earlier starts included."""
     micro_batch: int

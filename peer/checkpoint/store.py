@@ -93,6 +93,10 @@ class CheckpointStore:
             )
         return None
 
+    def written_s(self, checkpoint: Checkpoint) -> float:
+        """Return when `checkpoint`, which is in the store, was written, in Unix seconds."""
+        return (self._folder / checkpoint.name).stat().st_mtime
+
     def _set_aside(self, name: str) -> None:
         target = self._folder / f"{_DAMAGED}{name}"
         shutil.rmtree(target, ignore_errors=True)

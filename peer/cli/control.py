@@ -50,7 +50,7 @@ def finish(*, home: str | None) -> None:
     from peer.daemon import client
 
     status = client.command(resolve_home(home), "finish")
-    click.echo(f"{status['state']}: epoch {status['epoch'] + 1} will be the last")
+    click.echo(f"{status['state']}: the epoch under way will be the last")
 
 
 @click.command()

@@ -88,7 +88,7 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
         place,
     )
     journal = Journal(run.path / "journal.json", SystemClock())
-    _report_loaded(begin, run, feed, trainer, checkpoint, emit)
+    _report_loaded(begin, run, feed, trainer, store, checkpoint, emit)
     _report_repeated(journal, trainer, emit)
     parts = Parts(
         run_id=run.run_id,
@@ -147,6 +147,7 @@ def _report_loaded(
     run: RunDirectory,
     feed: Feed,
     trainer: Trainer,
+    store: CheckpointStore,
     checkpoint: Checkpoint | None,
     emit: Emit,
 ) -> None:
@@ -162,7 +163,7 @@ def _report_loaded(
             epoch=trainer.state.epoch,
             generation=checkpoint.generation if checkpoint else 0,
             state_root=checkpoint.state_root if checkpoint else None,
-            resumed=checkpoint is not None,
+            checkpoint_unix_time_s=store.written_s(checkpoint) if checkpoint else None,
             tokens_total=trainer.tokens_total,
             micro_batch=trainer.micro_batch,
             target_loss_terms=manifest.batch.target_loss_terms,

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,9 @@ async def serve_control(supervisor: Supervisor, path: Path) -> AsyncIterator[Non
     app.router.add_post("/resume", control.resume)
     app.router.add_post("/finish", control.finish)
     app.router.add_post("/stop", control.stop)
-    async with _serving(app, _bind_unix(path)):
-        yield
+    with _unix_listener(path) as listener:
+        async with _serving(app, listener):
+            yield
 
 
 @contextlib.asynccontextmanager
@@ -121,13 +122,17 @@ def _listen(settings: MetricsSettings) -> socket.socket:
         ) from error
 
 
-def _bind_unix(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    # Nobody can connect before it listens, so nobody can come in between.
-    path.chmod(0o600)
-    return listener
+@contextlib.contextmanager
+def _unix_listener(path: Path) -> Iterator[socket.socket]:
+    path.unlink(missing_ok=True)  # a killed daemon leaves its own behind
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        # Nobody can connect before it listens, so nobody can come in between.
+        path.chmod(0o600)
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _bind(host: str, port: int) -> socket.socket:

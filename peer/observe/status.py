@@ -30,6 +30,15 @@ _RATE_WINDOW_S = 30.0
 _SPARK_POINTS = 240
 
 
+@dataclasses.dataclass(frozen=True)
+class SavedState:
+    """The newest checkpoint on the disk: what it holds, and when it was written."""
+
+    state_root: str
+    epoch: int
+    unix_time_s: float
+
+
 @dataclasses.dataclass
 class Snapshot:
     """The sum of all events so far; outlives the workers that sent them."""
@@ -48,7 +57,7 @@ class Snapshot:
     failed: Counter[str] = dataclasses.field(default_factory=Counter)
     last_failure: RoundFailed | None = None
     evaluated: Evaluated | None = None
-    checkpoint: CheckpointWritten | None = None
+    checkpoint: SavedState | None = None
     checkpoint_problem: str | None = None
     phase: PhaseChanged | None = None
     repeated_tokens: int = 0
@@ -84,7 +93,8 @@ class Snapshot:
                 self.evaluated = event
                 self.scores.append((event.epoch, event.value))
             case CheckpointWritten():
-                self.checkpoint, self.checkpoint_problem = event, None
+                self.checkpoint = SavedState(event.state_root, event.epoch, event.unix_time_s)
+                self.checkpoint_problem = None
             case CheckpointFailed():
                 self.checkpoint_problem = event.reason
             case CheckpointRejected():
@@ -123,6 +133,9 @@ class Snapshot:
         self.tokens_total, self.micro_batch = event.tokens_total, event.micro_batch
         if event.state_root is not None:
             self.root = RootComputed(epoch=event.epoch, state_root=event.state_root)
+            self.checkpoint = SavedState(
+                event.state_root, event.epoch, event.checkpoint_unix_time_s or 0.0
+            )
 
     def _progress(self, event: Progress, now_s: float) -> None:
         self.tokens_total += event.tokens
@@ -224,8 +237,8 @@ def _heldout(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _checkpoint(snapshot: Snapshot, unix_time_s: float) -> dict[str, Any] | None:
-    written = snapshot.checkpoint
-    if written is None:
+    saved = snapshot.checkpoint
+    if saved is None:
         return None
-    age_s = max(0.0, unix_time_s - written.unix_time_s)
-    return {"root": written.state_root, "epoch": written.epoch, "age_s": age_s}
+    age_s = max(0.0, unix_time_s - saved.unix_time_s)
+    return {"root": saved.state_root, "epoch": saved.epoch, "age_s": age_s}

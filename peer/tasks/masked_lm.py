@@ -53,6 +53,10 @@ class MaskedLM(TextTask):
 
         return AutoModelForMaskedLM
 
+    def token_fields(self) -> dict[str, Any]:
+        """Return also the token that fills up short rows: collate writes id 0 there."""
+        return super().token_fields() | {"pad_token_id": 0}
+
     def collate(self, rows: Sequence[tuple[RowKey, Row]]) -> Batch:
         """Return input_ids, attention_mask and labels, int64 [batch, sequence_length]."""
         shape = (len(rows), self.sequence_length)

@@ -26,7 +26,6 @@ IGNORED = -100
 
 _EVALUATION_SAMPLES = 16
 _SEPARATORS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "[SEP]")
-_PADS = ("<pad>", "[PAD]", "<|pad|>")
 
 Ids = npt.NDArray[np.uint32]
 
@@ -96,13 +95,11 @@ class TextTask(Task):
         )
 
     def token_fields(self) -> dict[str, Any]:
-        """Return the vocabulary's size and the special tokens' ids."""
-        pads = (self.tokenizer.token_to_id(name) for name in _PADS)
+        """Return the vocabulary's size, and the separator as what begins and ends a text."""
         return {
             "vocab_size": self.tokenizer.get_vocab_size(),
             "bos_token_id": self._separator,
             "eos_token_id": self._separator,
-            "pad_token_id": next((pad for pad in pads if pad is not None), None),
         }
 
     def check_model(self, config: ModelConfig) -> None:
