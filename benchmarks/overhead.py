@@ -69,7 +69,7 @@ def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         home.prepare()
-        run = RunDirectory.open(demo_run_path()).import_into(home.path)
+        run = RunDirectory.open(demo_run_path()).import_into(home.runs_path)
         begin = Begin(
             home=folder,
             run_id=run.run_id,

@@ -111,6 +111,8 @@ def _prepare_torch(settings: Settings) -> torch.device:
     torch.set_num_threads(threads)
     # Resuming must repeat, bit for bit, what the lost process did.
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    # Filling memory with NaN before use is for debugging, and costs.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return resolve_device(settings.compute.device)
 
 

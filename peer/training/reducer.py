@@ -10,7 +10,7 @@ import numpy as np
 
 from peer.training.state import Flat
 
-_BLOCK_ELEMENTS = 1 << 16
+_BLOCK_ELEMENTS = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,8 @@ def square_sum(values: Flat) -> float:
     total = 0.0
     for start in range(0, len(values), _BLOCK_ELEMENTS):
         block = values[start : start + _BLOCK_ELEMENTS].astype(np.float64)
-        total += float(np.dot(block, block))
+        # Not a dot product: BLAS would wait for threads on cores that are busy training.
+        total += float(np.square(block, out=block).sum())
     return total
 
 
@@ -55,7 +56,8 @@ def reduce(slices: Mapping[str, Flat], weights: Mapping[str, int], elements: int
     if not accepted:
         return Reduced(None, refused)
     total = sum(weights[peer] for peer in accepted)
-    mean = np.zeros(elements, np.float32)
-    for peer in accepted:
+    first, *others = accepted
+    mean = slices[first] * np.float32(weights[first] / total)
+    for peer in others:
         mean += slices[peer] * np.float32(weights[peer] / total)
     return Reduced(mean, refused)
