@@ -123,6 +123,30 @@ def identities(tmp_path_factory):
     return [Identity.load_or_create(folder / f"{i}.key") for i in range(4)]
 
 
+@pytest.fixture(scope="session")
+def examples_of(tmp_path_factory):
+    """Return a shard of one text and the rows that a task makes of it."""
+    folder = tmp_path_factory.mktemp("tokens")
+
+    def make(task, text):
+        data = text.encode()
+        digest = hashlib.sha256(data).hexdigest()
+        shard = Shard(name="a.txt", format="text", bytes=len(data), examples=1, sha256=digest)
+        return shard, task.examples(shard, [text], TokenCache(folder / task.name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def heldout(examples_of, demo_shards):
+    """Return all rows of the Chinese demo shard, or of the English one, held out."""
+
+    def make(task, shard=1):
+        return task.heldout_rows([examples_of(task, demo_shards[shard][1])], 10**6)
+
+    return make
+
+
 @pytest.fixture
 def make_stream(demo_shards, tmp_path):
     """Return a stream of a task's rows of the English demo shard, always the same one."""
@@ -179,3 +203,40 @@ def make_trainer(make_task, make_stream, configs, manifest, one_thread):
         return Trainer(bench, state, place)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_epoch(identities):
+    """Let a trainer work, average alone and commit; return what it contributed."""
+    from peer.training.certificate import Base
+    from peer.training.round import Committed, LoneRounds
+
+    rounds = LoneRounds(identities[0], "none")
+
+    def run(trainer):
+        assert trainer.work(lambda: False)
+        contribution = trainer.contribution("root")
+        committed = rounds.run(Base("tiny", 0, trainer.state.epoch, "root"), contribution)
+        assert isinstance(committed, Committed)
+        trainer.commit(committed)
+        return contribution
+
+    return run
+
+
+@pytest.fixture
+def make_spoiled_task(make_task):
+    """Return a causal task whose n-th loss, counted from 1, goes through `spoil`."""
+    from peer.tasks.causal_lm import CausalLM
+
+    class SpoiledLM(CausalLM):
+        def __init__(self, at, spoil):
+            self.__dict__.update(make_task().__dict__)
+            self._left, self._spoil = at, spoil
+
+        def loss(self, model, batch):
+            self._left -= 1
+            loss = super().loss(model, batch)
+            return self._spoil(loss) if self._left == 0 else loss
+
+    return SpoiledLM

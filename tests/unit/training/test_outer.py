@@ -1,5 +1,6 @@
 """The outer step against a reference that rounds every single operation to fp32."""
 
+import itertools
 import math
 
 import numpy as np
@@ -73,6 +74,28 @@ def test_three_adamw_steps_equal_the_reference_bit_for_bit():
         assert np.float64(state.optimizer["exp_avg_sq"][i]) == v[i]
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_three_sgd_steps_equal_the_reference_bit_for_bit(nesterov):
+    optimizer = SGD_NESTEROV.model_copy(update={"nesterov": nesterov})
+    state = fresh_state(optimizer)
+    indices = [0, 6, 7, 100, SCHEMA.elements - 1]
+    p = {i: np.float64(state.parameters[i]) for i in indices}
+    u = dict.fromkeys(indices, 0.0)
+    for step in range(3):
+        gradient = gradients(step)
+        for i in indices:
+            g = np.float64(gradient[i])
+            u[i] = fp32(fp32(u[i] * fp32(0.9)) + g)
+            ahead = fp32(g + fp32(u[i] * fp32(0.9))) if nesterov else u[i]
+            if decay := decay_of(i, 0.01):
+                p[i] = fp32(p[i] * fp32(1.0 - fp32(0.7 * decay)))
+            p[i] = fp32(p[i] - fp32(ahead * fp32(0.7)))
+        outer_step(state, gradient, [1.0], optimizer, CONSTANT)
+    for i in indices:
+        assert np.float64(state.parameters[i]) == p[i]
+        assert np.float64(state.optimizer["momentum"][i]) == u[i]
+
+
 @pytest.mark.parametrize("optimizer", [ADAMW, SGD_NESTEROV])
 def test_outer_step_follows_torchs_own_optimizer_closely(optimizer):
     torch = pytest.importorskip("torch")
@@ -131,3 +154,25 @@ def test_linear_decay_ends_at_its_floor():
     assert learning_rate_factor(schedule, 60) == 0.625
     assert learning_rate_factor(schedule, 110) == 0.25
     assert learning_rate_factor(schedule, 5000) == 0.25
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "inverse-sqrt"])
+def test_warm_up_rises_linearly_to_one_whatever_follows(decay):
+    schedule = ScheduleSection(
+        warmup_epochs=4, decay=decay, total_epochs=8 if decay == "linear" else None
+    )
+    factors = [learning_rate_factor(schedule, epoch) for epoch in range(1, 9)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors[3:]))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "epoch", "factor"), [(10, 40, 0.5), (10, 1000, 0.1), (10, 10**6, 0.05), (0, 4, 0.5)]
+)
+def test_inverse_sqrt_falls_with_the_root_of_the_epoch_to_its_floor(warmup, epoch, factor):
+    schedule = ScheduleSection(warmup_epochs=warmup, decay="inverse-sqrt", floor=0.05)
+    assert learning_rate_factor(schedule, epoch) == pytest.approx(factor)
+
+
+def test_without_warm_up_a_constant_rate_is_there_at_once():
+    assert [learning_rate_factor(CONSTANT, epoch) for epoch in (1, 2, 10**9)] == [1.0] * 3

@@ -1,0 +1,73 @@
+"""What the layers may import, and what the light commands really load."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "transformers", "hivemind", "aiohttp", "pyarrow", "safetensors", "tokenizers"}
+REPORT = (
+    "import sys, json, atexit;"
+    "atexit.register(lambda: print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})),"
+    " file=sys.stderr));"
+    "from peer.cli.main import main; main()"
+)
+
+
+def loaded_by(*arguments, home):
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *arguments],
+        env={"CTPEER_HOME": str(home), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_the_contracts_hold():
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("status",), ("stop",), ("pause",), ("version",), ("config", "show")]
+)
+def test_light_commands_load_nothing_heavy(tmp_path, arguments):
+    assert not loaded_by(*arguments, home=tmp_path) & HEAVY
+
+
+def test_the_supervisor_loads_neither_torch_nor_hivemind():
+    code = "import sys, peer.daemon.service; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"torch", "transformers", "hivemind", "pyarrow"} & set(ast.literal_eval(done.stdout))
+
+
+def test_an_import_that_breaks_the_contract_is_found(tmp_path):
+    root = Path(__file__).parents[2]
+    data = shutil.ignore_patterns("*.xz", "blobs", "__pycache__")
+    shutil.copytree(root / "peer", tmp_path / "peer", ignore=data)
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    choose = tmp_path / "peer" / "data" / "choose.py"
+    choose.write_text(choose.read_text() + "\nimport time\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode != 0
+    assert "peer.data.choose is not allowed to import time" in done.stdout

@@ -1,0 +1,78 @@
+"""The names that people and machines rely on. A change here is a change for all of them."""
+
+import click
+
+from peer.cli.main import COMMANDS, main
+from peer.daemon.lifecycle import State
+from peer.daemon.restart import FailureClass
+from peer.events import RoundFailure
+from peer.observe.metrics import Metrics
+
+CLI = {
+    "completion": "shell",
+    "config path": "--home",
+    "config show": "--home --json --origin",
+    "data choose": "directory --exclude --home --include --json --max-bytes",
+    "data index": "folder --attribution --column --heldout --json --licence --name",
+    "data show": "spec --json",
+    "finish": "--home",
+    "logs": "--follow --home --lines",
+    "pause": "--for --home",
+    "resume": "--home",
+    "run init": (
+        "directory --data --decay --evaluation-rows --floor --heads --hidden --home --json"
+        " --layers --lr --mask-probability --max-grad-norm --model --model-config --model-from"
+        " --name --optimizer --pretrained --seed --sequence-length --target-loss-terms --task"
+        " --tokenizer --total-epochs --vocab-size --warmup-epochs --weight-decay"
+    ),
+    "run show": "directory --home --json",
+    "run verify": "directory --home --json",
+    "start": (
+        "manifest --device --home --max-epochs --metrics-port --micro-batch --paused --plain"
+        " --threads"
+    ),
+    "status": "--home --json --watch",
+    "stop": "--home",
+    "version": "--json",
+}
+
+METRICS = """
+ctpeer_build_info ctpeer_checkpoint_age_seconds ctpeer_checkpoints_total
+ctpeer_contribution_loss_terms ctpeer_epoch ctpeer_evaluations_total ctpeer_generation
+ctpeer_group_peers ctpeer_heldout ctpeer_loss_nats ctpeer_received_bytes_total
+ctpeer_repeated_tokens_total ctpeer_resident_memory_bytes ctpeer_restarts_total
+ctpeer_round_seconds ctpeer_rounds_total ctpeer_samples_total ctpeer_sent_bytes_total
+ctpeer_shards_quarantined_total ctpeer_state ctpeer_tokens_per_second ctpeer_tokens_total
+ctpeer_worker_messages_refused_total
+""".split()
+
+
+def surface(command, path=()):
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        found = {}
+        for name in command.list_commands(context):
+            found |= surface(command.get_command(context, name), (*path, name))
+        return found
+    arguments = [p.name for p in command.params if isinstance(p, click.Argument)]
+    options = [max(p.opts, key=len) for p in command.params if isinstance(p, click.Option)]
+    return {" ".join(path): " ".join(arguments + sorted(options))}
+
+
+def test_the_commands_and_their_options_are_the_known_ones():
+    assert surface(main) == CLI
+
+
+def test_every_command_says_what_it_does():
+    context = click.Context(main)
+    for name in COMMANDS:
+        assert main.get_command(context, name).get_short_help_str()
+
+
+def test_the_metrics_are_the_known_ones():
+    registry = Metrics(State, RoundFailure, FailureClass).registry
+    names = []
+    for family in registry.collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        names.append(family.name + suffix)
+    assert sorted(names) == METRICS

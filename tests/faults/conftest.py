@@ -1,0 +1,170 @@
+"""Real daemons on homes of their own, ended with all their processes whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from peer.data.demo import DEMO_PATH
+from peer.data.index import parse_index
+from peer.data.source import ShardSources
+
+CTPEER = (sys.executable, "-m", "peer")
+QUICK = {
+    "CTPEER_COMPUTE__THREADS": "1",
+    "CTPEER_COMPUTE__DEVICE": "cpu",
+    "CTPEER_CHECKPOINT__INTERVAL_S": "0.2",
+    "CTPEER_METRICS__PORT": "0",
+}
+START_TIMEOUT_S = 60.0
+
+
+class Daemon:
+    """`ctpeer start` on one home."""
+
+    def __init__(self, home, environment):
+        self.home = home
+        self._environment = environment
+        self._started = []
+        self.process = None
+
+    def run(self, *arguments, **environment):
+        """Run a command to its end on this home."""
+        return subprocess.run(
+            [*CTPEER, *arguments],
+            env=self._environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    def start(self, *arguments, **environment):
+        """Start the daemon; its output goes to a file beside the home."""
+        with self.home.with_suffix(".out").open("ab") as out:
+            self.process = subprocess.Popen(
+                [*CTPEER, "start", *map(str, arguments)],
+                env=self._environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        self._started.append(psutil.Process(self.process.pid))
+        return self
+
+    @property
+    def output(self):
+        return self.home.with_suffix(".out").read_text()
+
+    def status(self):
+        return json.loads(self.run("status", "--json").stdout)
+
+    def wait_until(self, condition, timeout_s=START_TIMEOUT_S):
+        """Ask for the status until `condition` holds for it; return that status."""
+        deadline_s = time.monotonic() + timeout_s
+        status = None
+        while time.monotonic() < deadline_s:
+            assert self.process.poll() is None, self.output
+            answer = self.run("status", "--json")
+            if answer.returncode == 0:
+                status = json.loads(answer.stdout)
+                self._remember(status)
+                if condition(status):
+                    return status
+            time.sleep(0.05)
+        raise AssertionError(f"it did not come to pass: {status}\n{self.output}")
+
+    def wait(self, timeout_s=START_TIMEOUT_S):
+        """Wait for the daemon's own end; return its exit code."""
+        return self.process.wait(timeout_s)
+
+    def processes(self):
+        """Return all processes of this daemon that live."""
+        return [p for p in self._started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def wait_for_no_process(self, timeout_s=10.0):
+        deadline_s = time.monotonic() + timeout_s
+        while self.processes():
+            assert time.monotonic() < deadline_s, self.processes()
+            time.sleep(0.05)
+
+    def kill_all(self):
+        """SIGKILL every process of the daemon."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            self._remember_process(child)
+        for process in self.processes():
+            process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def _remember(self, status):
+        if status["worker_pid"] is not None:
+            try:
+                self._remember_process(psutil.Process(status["worker_pid"]))
+            except psutil.NoSuchProcess:
+                return
+
+    def _remember_process(self, process):
+        if process not in self._started:
+            self._started.append(process)
+
+    def reap(self):
+        if self.process is not None and self.process.poll() is None:
+            self.kill_all()
+        for process in self.processes():
+            process.kill()
+
+
+@pytest.fixture
+def make_daemon(tmp_path):
+    """Return a daemon on a new home, or on the one given."""
+    daemons = []
+
+    def make(home=None, **environment):
+        home = home or tmp_path / f"home{len(daemons)}"
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        environment = kept | QUICK | {"CTPEER_HOME": str(home)} | environment
+        daemons.append(Daemon(home, environment))
+        return daemons[-1]
+
+    yield make
+    for daemon in daemons:
+        daemon.reap()
+
+
+@pytest.fixture
+def daemon(make_daemon):
+    return make_daemon()
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """Four small files of real text, not indexed."""
+    folder = tmp_path_factory.mktemp("text") / "poems"
+    folder.mkdir()
+    index = parse_index((DEMO_PATH / "shakespeare" / "index.json").read_bytes(), "shakespeare")
+    small = sorted(index.split("train"), key=lambda shard: shard.bytes)[:4]
+    for shard in small:
+        (folder / shard.name).write_bytes(ShardSources(()).read(shard)[:20_000])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(text_folder, tmp_path_factory):
+    """A run whose epochs take milliseconds."""
+    folder = tmp_path_factory.mktemp("run")
+    environment = os.environ | {"CTPEER_HOME": str(folder / "founder")}
+    shape = "--vocab-size 300 --layers 1 --hidden 16 --heads 2 --sequence-length 16"
+    batch = "--target-loss-terms 512 --evaluation-rows 16 --warmup-epochs 5"
+    for arguments in (
+        ["data", "index", str(text_folder)],
+        ["run", "init", str(folder / "tiny"), "--data", str(text_folder)]
+        + f"{shape} {batch}".split(),
+    ):
+        subprocess.run(
+            [*CTPEER, *arguments], env=environment, check=True, capture_output=True, timeout=100
+        )
+    return folder / "tiny"

@@ -1,0 +1,278 @@
+"""Whatever happens to a checkpoint, or while one is written, the one before it still loads."""
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peer.checkpoint.store import CheckpointStore
+from peer.errors import DamagedError
+
+FILES = ["state.safetensors", "local.safetensors", "checkpoint.json"]
+CALLS = ["os.mkdir", "os.rename", *["os.fsync"] * 5]
+
+
+@pytest.fixture
+def store(tmp_path, manifest_hash):
+    return CheckpointStore(tmp_path / "checkpoints", manifest_hash, keep=3)
+
+
+@pytest.fixture
+def load(schema, slots):
+    """Load the newest checkpoint; return it and the list of what was set aside."""
+
+    def load_newest(store):
+        damaged = []
+        loaded = store.load_newest(schema, slots, lambda *told: damaged.append(told))
+        return loaded, damaged
+
+    return load_newest
+
+
+def cut_short(file):
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def cut_in_half(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def emptied(file):
+    os.truncate(file, 0)
+
+
+def removed(file):
+    file.unlink()
+
+
+def one_bit_flipped(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+@contextlib.contextmanager
+def failing_at(nth, cleans_up):
+    """Let the nth of CALLS raise; unless `cleans_up`, nothing is removed, as after a crash."""
+    name = CALLS[nth].removeprefix("os.")
+    left, real = [CALLS[: nth + 1].count(CALLS[nth])], getattr(os, name)
+
+    def call(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, name, call)
+        if not cleans_up:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        yield
+
+
+def test_a_new_store_is_empty(store, load):
+    assert store.names() == []
+    assert load(store) == (None, [])
+
+
+def test_the_newest_checkpoint_is_loaded_as_it_was_saved(store, load, make_checkpoint, assert_same):
+    for epoch in (1, 10, 2):
+        store.save(make_checkpoint(epoch))
+    loaded, damaged = load(store)
+    assert_same(loaded, make_checkpoint(10))
+    assert damaged == []
+
+
+def test_saving_says_how_many_bytes_it_wrote(store, tmp_path, make_checkpoint):
+    size = store.save(make_checkpoint(1))
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    assert size == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_a_state_that_is_there_is_not_written_again(store, tmp_path, make_checkpoint):
+    store.save(make_checkpoint(1))
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    before = folder.stat().st_ino
+    assert store.save(make_checkpoint(1)) == 0
+    assert folder.stat().st_ino == before
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_only_the_newest_stay(tmp_path, manifest_hash, make_checkpoint, keep):
+    store = CheckpointStore(tmp_path, manifest_hash, keep)
+    checkpoints = [make_checkpoint(epoch) for epoch in range(8, 13)]
+    for number, checkpoint in enumerate(checkpoints, 1):
+        store.save(checkpoint)
+        newest = [c.name for c in reversed(checkpoints[:number])][:keep]
+        assert store.names() == newest
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(newest)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "damage",
+    [cut_short, cut_in_half, emptied, removed, one_bit_flipped],
+    ids=lambda damage: damage.__name__,
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_loaded(
+    store, load, tmp_path, make_checkpoint, assert_same, file, damage
+):
+    folder, newest = tmp_path / "checkpoints", make_checkpoint(2)
+    store.save(make_checkpoint(1))
+    store.save(newest)
+    damage(folder / newest.name / file)
+    loaded, damaged = load(store)
+    assert_same(loaded, make_checkpoint(1))
+    ((name, reason),) = damaged
+    assert name == newest.name
+    assert reason
+    assert "\n" not in reason
+    assert (folder / f"damaged-{newest.name}").is_dir()
+    assert store.names() == [make_checkpoint(1).name]
+    assert load(store)[1] == []
+
+
+def test_the_set_aside_checkpoint_can_be_saved_anew(
+    store, load, tmp_path, make_checkpoint, assert_same
+):
+    store.save(make_checkpoint(1))
+    store.save(make_checkpoint(2))
+    for _ in range(2):
+        emptied(tmp_path / "checkpoints" / make_checkpoint(2).name / FILES[0])
+        assert load(store)[0].state.epoch == 1
+        assert store.save(make_checkpoint(2)) > 0
+    assert_same(load(store)[0], make_checkpoint(2))
+
+
+def test_where_every_checkpoint_is_damaged_loading_refuses_each_time(
+    store, tmp_path, make_checkpoint, manifest_hash, schema, slots
+):
+    folder, damaged = tmp_path / "checkpoints", []
+    for epoch in (1, 2, 3):
+        store.save(make_checkpoint(epoch))
+        emptied(folder / make_checkpoint(epoch).name / FILES[0])
+    with pytest.raises(DamagedError, match=r"every checkpoint in .* is damaged"):
+        store.load_newest(schema, slots, lambda *told: damaged.append(told))
+    assert [name for name, _ in damaged] == [make_checkpoint(epoch).name for epoch in (3, 2, 1)]
+    again = CheckpointStore(folder, manifest_hash, keep=3)
+    with pytest.raises(DamagedError, match="restore one from a backup, or delete that folder"):
+        again.load_newest(schema, slots, lambda *told: damaged.append(told))
+    assert len(damaged) == 3
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path, load, make_checkpoint, manifest_hash):
+    CheckpointStore(tmp_path, manifest_hash, keep=3).save(make_checkpoint(1))
+    with pytest.raises(DamagedError):
+        load(CheckpointStore(tmp_path, "cd" * 32, keep=3))
+
+
+@pytest.mark.parametrize("cleans_up", [True, False], ids=["error", "crash"])
+@pytest.mark.parametrize("nth", range(len(CALLS)), ids=lambda nth: f"{CALLS[nth]}-{nth}")
+def test_a_save_that_ends_at_any_call_leaves_a_checkpoint_to_load(
+    load, tmp_path, make_checkpoint, manifest_hash, assert_same, nth, cleans_up
+):
+    store = CheckpointStore(tmp_path, manifest_hash, keep=3)
+    store.save(make_checkpoint(1))
+    with failing_at(nth, cleans_up), pytest.raises(OSError, match="Input/output error"):
+        store.save(make_checkpoint(2))
+    again = CheckpointStore(tmp_path, manifest_hash, keep=3)
+    assert all(path.name[0].isdigit() for path in tmp_path.iterdir())
+    loaded, damaged = load(again)
+    assert damaged == []
+    assert_same(loaded, make_checkpoint(loaded.state.epoch))
+    again.save(make_checkpoint(2))
+    assert_same(load(again)[0], make_checkpoint(2))
+
+
+@pytest.mark.parametrize("nth", range(len(CALLS)), ids=lambda nth: f"{CALLS[nth]}-{nth}")
+def test_a_save_that_raises_changes_nothing(tmp_path, make_checkpoint, manifest_hash, nth):
+    store = CheckpointStore(tmp_path, manifest_hash, keep=3)
+    store.save(make_checkpoint(1))
+    with failing_at(nth, cleans_up=True), pytest.raises(OSError, match="Input/output error"):
+        store.save(make_checkpoint(2))
+    assert [path.name for path in tmp_path.iterdir()] == [make_checkpoint(1).name]
+
+
+def test_there_are_no_more_calls_than_those_that_fail_above(store, make_checkpoint, monkeypatch):
+    counts = {}
+
+    def counting(name, real):
+        def call(*args, **kwargs):
+            counts[name] = counts.get(name, 0) + 1
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in {call.removeprefix("os.") for call in CALLS}:
+            patch.setattr(os, name, counting(f"os.{name}", getattr(os, name)))
+        store.save(make_checkpoint(1))
+    assert counts == {call: CALLS.count(call) for call in CALLS}
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Let every write beyond `size` bytes of a file fail, in this process, with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0.0, 1.0, exclude_max=True), cleans_up=st.booleans())
+def test_a_save_that_ends_at_any_byte_leaves_the_previous_checkpoint(
+    tmp_path_factory, make_checkpoint, manifest_hash, schema, slots, share, cleans_up
+):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    store = CheckpointStore(folder, manifest_hash, keep=3)
+    store.save(make_checkpoint(1))
+    largest = max(p.stat().st_size for p in (folder / make_checkpoint(1).name).iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        if not cleans_up:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with files_of_at_most(int(share * largest)), pytest.raises(OSError):  # noqa: PT011
+            store.save(make_checkpoint(2))
+    again = CheckpointStore(folder, manifest_hash, keep=3)
+    assert [path.name for path in folder.iterdir()] == [make_checkpoint(1).name]
+    assert again.load_newest(schema, slots, pytest.fail).state.epoch == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 40 KiB, enough for one of the checkpoints."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount the small disk that this test fills")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False, timeout=10)
+    if mounted.returncode:
+        pytest.skip(f"this machine does not let root mount a tmpfs: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=10)
+
+
+def test_a_full_disk_raises_and_leaves_the_previous_checkpoints(
+    small_disk, load, make_checkpoint, manifest_hash, assert_same
+):
+    store = CheckpointStore(small_disk, manifest_hash, keep=3)
+    store.save(make_checkpoint(1))
+    with pytest.raises(OSError, match="No space left on device"):
+        store.save(make_checkpoint(2))
+    assert [path.name for path in small_disk.iterdir()] == [make_checkpoint(1).name]
+    loaded, damaged = load(store)
+    assert damaged == []
+    assert_same(loaded, make_checkpoint(1))
+    shutil.rmtree(small_disk / make_checkpoint(1).name)
+    assert store.save(make_checkpoint(2)) > 0

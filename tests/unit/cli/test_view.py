@@ -1,0 +1,101 @@
+import io
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peer.cli.view import duration, lines, plain, spark, table
+from peer.events import Evaluated, Loaded, RoundCommitted
+from peer.observe.status import Snapshot, Surroundings, render
+
+
+def status(*events):
+    snapshot = Snapshot(started_s=0.0)
+    for event in events:
+        snapshot.apply(event, 1.0)
+    around = Surroundings(
+        state="training",
+        reason="gathering the epoch's batch",
+        now_s=100.0,
+        unix_time_s=0.0,
+        rss_bytes={"worker": 5_000_000},
+        metrics_url="http://127.0.0.1:8470/metrics",
+        run_id="shakespeare-ab",
+        pid=1,
+        worker_pid=2,
+    )
+    return render(snapshot, around)
+
+
+LOADED = Loaded(
+    run_id="shakespeare-ab",
+    run_name="shakespeare",
+    task="causal-lm",
+    peer_id="Qm",
+    device="cpu",
+    parameters=536_064,
+    epoch=0,
+    generation=0,
+    state_root=None,
+    checkpoint_unix_time_s=None,
+    tokens_total=0,
+    micro_batch=16,
+    target_loss_terms=4096,
+    heldout_name="bits_per_byte",
+    baselines={"unigram": 3.678},
+    shards=(),
+)
+
+
+def test_a_daemon_that_has_just_begun_can_be_shown():
+    text = plain(status())
+    assert "training: gathering the epoch's batch" in text
+    assert "checkpoint  none yet" in text
+
+
+def test_loss_score_and_baselines_are_shown():
+    commit = RoundCommitted(
+        epoch=1,
+        generation=0,
+        group=1,
+        weight=4096,
+        loss=6.9,
+        seconds_by_phase={},
+        bytes_sent=0,
+        bytes_received=0,
+    )
+    score = Evaluated(epoch=1, name="bits_per_byte", value=4.4, metrics={}, seconds=1.0)
+    shown = dict(lines(status(LOADED, commit, score)))
+    assert shown["loss"].startswith("6.900 nats")
+    assert shown["held-out"].startswith("4.400 bits per byte at epoch 1, unigram 3.678")
+    assert "0.5 M parameters on cpu" in shown["run"]
+
+
+def test_the_live_table_renders_what_the_plain_lines_say():
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table(status(LOADED), "a hint"))
+    text = console.file.getvalue()
+    assert "0 of 4,096 loss terms" in text
+    assert "a hint" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")],
+)
+def test_durations_have_two_units_at_most(seconds, text):
+    assert duration(seconds) == text
+
+
+@given(st.lists(st.floats(), max_size=300))
+def test_any_history_makes_a_short_spark_line(values):
+    line = spark(values)
+    assert len(line) <= 40
+    assert bool(line) == any(math.isfinite(value) for value in values)
+
+
+def test_a_falling_history_falls():
+    assert spark([3.0, 2.0, 1.0]) == "█▅▁"

@@ -1,0 +1,60 @@
+"""A supervisor over stand-in workers, one script for each start."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from peer.clock import SystemClock
+from peer.config.home import Home
+from peer.config.settings import Settings
+from peer.daemon.supervisor import Supervisor
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+class ScriptedSupervisor(Supervisor):
+    """Starts its n-th worker with the n-th script; the last one again and again."""
+
+    def __init__(self, home, scripts, settings):
+        super().__init__(home, settings, "run", max_epochs=None, clock=SystemClock())
+        self._scripts = list(scripts)
+        self.starts = 0
+
+    async def _one_worker(self):
+        script = self._scripts[min(self.starts, len(self._scripts) - 1)]
+        self.starts += 1
+        self._command = (sys.executable, str(STAND_IN), json.dumps(script))
+        return await super()._one_worker()
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(tmp_path / "home")
+    home.prepare()
+    return home
+
+
+@pytest.fixture
+def supervise(home):
+    """Return a supervisor that starts a worker for each of `scripts`, one after the other."""
+
+    def make(*scripts, **worker):
+        settings = Settings.model_validate({"worker": worker})
+        return ScriptedSupervisor(home, scripts, settings)
+
+    return make
+
+
+@pytest.fixture
+def until():
+    """Wait for a condition, at most ten seconds."""
+
+    async def wait(condition):
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 nothing tells us
+                await asyncio.sleep(0.01)
+
+    return wait

@@ -1,0 +1,215 @@
+import asyncio
+import os
+
+import psutil
+import pytest
+
+from peer.daemon.lifecycle import State
+from peer.errors import ConfigurationError
+
+TRAINING = {"kind": "PhaseChanged", "phase": "training", "reason": "gathering"}
+PAUSED = {"kind": "PhaseChanged", "phase": "paused", "reason": "paused by you"}
+PROGRESS = {
+    "kind": "Progress",
+    "samples": 2,
+    "tokens": 100,
+    "loss": 3.0,
+    "contribution_samples": 2,
+    "contribution_weight": 100,
+    "seconds": 0.1,
+}
+FINISHED = {"kind": "Finished", "epoch": 7, "state_root": "ab", "reason": "asked to stop"}
+END = [FINISHED, {"exit": 0}]
+
+
+def run(supervisor, scenario=None, **options):
+    """Run a supervisor with a scenario beside it; return the exit code."""
+
+    async def both():
+        async with asyncio.timeout(20):
+            if scenario is None:
+                return await supervisor.run(**options)
+            running = asyncio.create_task(supervisor.run(**options))
+            await scenario()
+            return await running
+
+    return asyncio.run(both())
+
+
+def test_a_worker_that_finishes_ends_the_daemon(supervise):
+    supervisor = supervise([TRAINING, *END])
+    assert run(supervisor) == 0
+    assert supervisor.state is State.STOPPED
+    assert supervisor.status()["reason"] == "asked to stop"
+
+
+def test_a_crash_is_counted_named_and_mended(supervise, until, home):
+    supervisor = supervise([TRAINING, PROGRESS, "crash"], [TRAINING, PROGRESS, "wait", *END])
+    seen = []
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.RESTARTING and supervisor.starts == 1)
+        await until(lambda: "SIGSEGV" in supervisor.status()["reason"])
+        seen.append(supervisor.status())
+        await until(lambda: supervisor.state is State.TRAINING and supervisor.starts == 2)
+        supervisor.finish()
+
+    assert run(supervisor, scenario) == 0
+    assert seen[0]["restarts_by_reason"] == {"crash": 1}
+    status = supervisor.status()
+    assert status["restarts"] == 1
+    assert status["tokens_total"] == 200
+
+
+def test_counters_survive_the_worker(supervise):
+    supervisor = supervise([PROGRESS, "crash"], [PROGRESS, *END])
+    assert run(supervisor) == 0
+    text = supervisor.metrics.expose(supervisor.status(), {}).decode()
+    assert "ctpeer_tokens_total 200.0" in text
+    assert 'ctpeer_restarts_total{reason="crash"} 1.0' in text
+
+
+def test_a_refusal_is_given_up_with_its_sentence(supervise):
+    sentence = {"kind": "Refused", "text": "the tokenizer does not fit"}
+    supervisor = supervise([sentence, {"exit": 78}])
+    with pytest.raises(ConfigurationError, match="the tokenizer does not fit"):
+        run(supervisor)
+    assert supervisor.starts == 1
+    assert supervisor.state is State.FAILED
+
+
+def test_out_of_memory_starts_again_with_half_the_micro_batch(supervise, caplog):
+    caplog.set_level("INFO")
+    event = {"kind": "OutOfMemory", "text": "out of memory at a micro-batch of one"}
+    supervisor = supervise([event, {"exit": 75}], END)
+    assert run(supervisor) == 0
+    assert supervisor.status()["restarts_by_reason"] == {"out_of_memory": 1}
+    assert '"micro_batch_divisor":2' in caplog.text
+
+
+def test_a_silent_worker_is_taken_for_hung_and_killed(supervise):
+    supervisor = supervise([TRAINING, "sleep"], END, hang_timeout_s=0.3)
+    assert run(supervisor) == 0
+    assert supervisor.status()["restarts_by_reason"] == {"hang": 1}
+
+
+def test_junk_on_the_pipe_is_counted_and_survived(supervise):
+    supervisor = supervise(["junk", "junk", PROGRESS, *END])
+    assert run(supervisor) == 0
+    assert supervisor.status()["tokens_total"] == 100
+    text = supervisor.metrics.expose(supervisor.status(), {}).decode()
+    assert "ctpeer_worker_messages_refused_total 2.0" in text
+
+
+def test_a_stop_reaches_the_worker(supervise, until, caplog):
+    caplog.set_level("INFO")
+    supervisor = supervise([TRAINING, "wait", *END])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.stop()
+        assert supervisor.state is State.STOPPING
+
+    assert run(supervisor, scenario) == 0
+    assert '"kind":"Stop"' in caplog.text
+    assert supervisor.status()["restarts"] == 0
+
+
+def test_a_worker_that_does_not_stop_is_killed_in_time(supervise, until):
+    supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=0.3)
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+    assert supervisor.state is State.STOPPED
+    assert supervisor.starts == 1
+
+
+def test_a_second_stop_ends_at_once(supervise, until):
+    supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=1000.0)
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.stop()
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+
+
+def test_a_stop_while_waiting_to_restart_ends_without_another_worker(supervise, until):
+    supervisor = supervise(["crash"])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.RESTARTING and supervisor.starts == 1)
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+    assert supervisor.starts == 1
+
+
+def test_a_stop_while_the_process_is_being_started_is_not_lost(supervise):
+    supervisor = supervise([TRAINING, "wait", *END])
+
+    async def scenario():
+        await asyncio.sleep(0)  # the run has begun, its worker has not
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+
+
+def test_a_pause_outlives_the_worker(supervise, until, caplog):
+    caplog.set_level("INFO")
+    supervisor = supervise([TRAINING, "wait", PAUSED, "crash"], [PAUSED, "wait", *END])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.pause("paused by you")
+        await until(lambda: supervisor.starts == 2 and supervisor.state is State.PAUSED)
+        supervisor.resume()
+
+    assert run(supervisor, scenario) == 0
+    assert '"paused":"paused by you"' in caplog.text
+    assert '"kind":"Resume"' in caplog.text
+
+
+def test_a_pause_for_a_time_ends_by_itself(supervise, until, caplog):
+    caplog.set_level("INFO")
+    supervisor = supervise([TRAINING, "wait", PAUSED, "wait", *END])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.pause("paused by you", 0.2)
+
+    assert run(supervisor, scenario) == 0
+    assert '"kind":"Resume"' in caplog.text
+
+
+def test_a_start_that_is_to_be_paused_says_how_to_go_on(supervise, until, caplog):
+    caplog.set_level("INFO")
+    assert run(supervise(END), paused=True) == 0
+    assert '"paused":"started paused; `ctpeer resume` begins"' in caplog.text
+
+
+def test_a_quiet_worker_shows_in_the_reason(supervise, until, monkeypatch):
+    monkeypatch.setattr("peer.daemon.supervisor._QUIET_AFTER_S", 0.1)
+    supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=0.1)
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        await until(lambda: "no word from the worker" in supervisor.status()["reason"])
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+
+
+def test_no_child_is_left_behind(supervise):
+    before = set(psutil.Process(os.getpid()).children(recursive=True))
+    run(supervise([TRAINING, "crash"], [PROGRESS, *END]))
+    assert set(psutil.Process(os.getpid()).children(recursive=True)) <= before
+
+
+def test_the_last_status_is_kept_for_whoever_asks_later(supervise, home):
+    run(supervise([PROGRESS, *END]))
+    assert '"tokens_total": 100' in home.last_status_path.read_text()

@@ -1,0 +1,176 @@
+import json
+
+import pytest
+
+from peer.events import (
+    CheckpointFailed,
+    CheckpointRejected,
+    CheckpointWritten,
+    Evaluated,
+    Loaded,
+    Progress,
+    RootComputed,
+    RoundCommitted,
+    RoundFailed,
+    ShardChoice,
+    ShardQuarantined,
+    WorkRepeated,
+)
+from peer.observe.status import Snapshot, Surroundings, render
+
+PROMISED = {
+    "schema", "state", "reason", "run_id", "epoch", "generation", "state_root", "loss", "heldout",
+    "tokens_total", "tokens_per_second", "contribution", "rounds", "shards", "checkpoint",
+    "restarts", "uptime_s", "device", "rss_bytes", "metrics_url",
+}  # fmt: skip
+
+
+def loaded(**changed):
+    fields = {
+        "run_id": "run-1",
+        "run_name": "run",
+        "task": "causal-lm",
+        "peer_id": "Qm",
+        "device": "cpu",
+        "parameters": 10,
+        "epoch": 0,
+        "generation": 0,
+        "state_root": None,
+        "checkpoint_unix_time_s": None,
+        "tokens_total": 0,
+        "micro_batch": 4,
+        "target_loss_terms": 1000,
+        "heldout_name": "bits_per_byte",
+        "baselines": {"unigram": 3.6},
+        "shards": (ShardChoice(name="a.txt", bytes=5, reason="everything is wanted"),),
+    }
+    return Loaded(**(fields | changed))
+
+
+def progress(tokens, weight=None):
+    return Progress(
+        samples=1,
+        tokens=tokens,
+        loss=2.0,
+        contribution_samples=1,
+        contribution_weight=weight or tokens,
+        seconds=0.1,
+    )
+
+
+def committed(epoch, loss=2.0):
+    return RoundCommitted(
+        epoch=epoch,
+        generation=0,
+        group=1,
+        weight=100,
+        loss=loss,
+        seconds_by_phase={"reduce": 0.1},
+        bytes_sent=0,
+        bytes_received=0,
+    )
+
+
+def status_after(*events, now_s=0.0, unix_time_s=0.0):
+    snapshot = Snapshot(started_s=0.0)
+    for event in events:
+        snapshot.apply(event, now_s)
+    return render(
+        snapshot,
+        Surroundings(
+            state="training",
+            reason="gathering",
+            now_s=now_s,
+            unix_time_s=unix_time_s,
+            rss_bytes={"supervisor": 1, "worker": 2},
+            metrics_url="http://127.0.0.1:8470/metrics",
+            run_id="run-1",
+            pid=1,
+            worker_pid=2,
+        ),
+    )
+
+
+def test_before_the_worker_said_anything_every_promised_field_is_there():
+    status = status_after()
+    assert set(status) >= PROMISED
+    assert set(status["heldout"]) >= {"name", "value", "epoch", "baselines"}
+    assert set(status["contribution"]) >= {"samples", "weight"}
+    assert set(status["rounds"]) >= {"committed", "failed", "last_failure"}
+    json.dumps(status, allow_nan=False)
+
+
+def test_progress_fills_the_contribution_and_a_commit_empties_it():
+    assert status_after(loaded(), progress(70))["contribution"]["weight"] == 70
+    after = status_after(loaded(), progress(70), committed(1))
+    assert after["contribution"] == {"samples": 0, "weight": 0, "target_weight": 1000}
+    assert (after["epoch"], after["rounds"]["committed"]) == (1, 1)
+
+
+def test_loss_is_the_mean_of_the_last_ten_epochs():
+    losses = [*range(100, 0, -10), 5]
+    status = status_after(*(committed(i, loss) for i, loss in enumerate(losses, 1)))
+    assert status["loss"] == pytest.approx(sum(losses[1:]) / 10)
+
+
+def test_a_failed_round_is_counted_and_named():
+    failure = RoundFailed(reason="not_finite", detail="own contribution not finite")
+    rounds = status_after(failure, failure)["rounds"]
+    assert rounds["failed"] == 2
+    assert rounds["failed_by_reason"] == {"not_finite": 2}
+    assert rounds["last_failure"] == "own contribution not finite"
+
+
+def test_heldout_stands_beside_its_baselines():
+    score = Evaluated(epoch=3, name="bits_per_byte", value=3.1, metrics={}, seconds=1.0)
+    heldout = status_after(loaded(), score)["heldout"]
+    assert (heldout["value"], heldout["epoch"]) == (3.1, 3)
+    assert heldout["baselines"] == {"unigram": 3.6}
+
+
+def test_the_rate_is_over_the_last_half_minute():
+    snapshot = Snapshot(started_s=0.0)
+    for second in range(100):
+        snapshot.apply(progress(10 if second < 50 else 1000), float(second))
+    assert snapshot.tokens_per_second(99.0) == pytest.approx(1000, rel=0.05)
+    assert snapshot.tokens_per_second(200.0) == 0.0
+
+
+def test_a_written_checkpoint_has_an_age_and_ends_an_earlier_problem():
+    written = CheckpointWritten(state_root="ab", epoch=4, bytes=1, seconds=0.1, unix_time_s=1000.0)
+    status = status_after(CheckpointFailed(reason="disk full"), written, unix_time_s=1012.0)
+    assert status["checkpoint"] == {"root": "ab", "epoch": 4, "age_s": 12.0}
+    assert status["checkpoint_problem"] is None
+
+
+def test_a_resumed_run_shows_the_checkpoint_it_came_from():
+    event = loaded(epoch=9, state_root="cd", checkpoint_unix_time_s=990.0)
+    status = status_after(event, unix_time_s=1000.0)
+    assert status["checkpoint"] == {"root": "cd", "epoch": 9, "age_s": 10.0}
+    assert status["state_root"] == "cd"
+
+
+def test_a_problem_with_checkpoints_is_said_until_one_is_written():
+    rejected = CheckpointRejected(name="00000001-ab", reason="cut short")
+    assert "cut short" in status_after(rejected)["checkpoint_problem"]
+
+
+def test_the_state_root_names_its_epoch():
+    status = status_after(committed(5), RootComputed(epoch=4, state_root="ef"))
+    assert (status["state_root"], status["state_root_epoch"]) == ("ef", 4)
+
+
+def test_repeated_work_and_quarantined_shards_are_shown():
+    status = status_after(
+        WorkRepeated(samples=1, tokens=64), ShardQuarantined(name="b.txt", reason="cut short")
+    )
+    assert status["tokens_repeated"] == 64
+    assert status["shards_quarantined"] == {"b.txt": "cut short"}
+
+
+def test_a_dead_workers_unfinished_epoch_is_gone_but_its_tokens_count():
+    snapshot = Snapshot(started_s=0.0)
+    snapshot.apply(progress(70), 1.0)
+    snapshot.worker_died("crash")
+    assert snapshot.contribution_weight == 0
+    assert snapshot.tokens_total == 70

@@ -1,0 +1,8 @@
+"""What the tests of training share."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread):
+    pass

@@ -1,0 +1,57 @@
+"""A round of one: the same contribution, average, vote and certificate as in a group."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+
+from peer.events import RoundFailure
+from peer.training.certificate import Base, problem
+from peer.training.codec import encode
+from peer.training.contribution import Contribution
+from peer.training.reducer import square_sum
+from peer.training.round import Committed, Failed, LoneRounds
+
+BASE = Base("tiny-1", 0, 7, "ab" * 32)
+
+
+def contribution(values, weight=64):
+    return Contribution("c1", np.array(values, np.float32), weight, 4, weight, 3.0)
+
+
+@pytest.fixture(scope="module")
+def rounds(identities):
+    return LoneRounds(identities[0], "none")
+
+
+def test_the_average_of_one_is_its_contribution_with_a_certificate(rounds, identities):
+    given = contribution([1.0, -2.5, 1e-40, 3e38])
+    committed = rounds.run(BASE, given)
+    assert isinstance(committed, Committed)
+    assert committed.average.tobytes() == given.values.tobytes()
+    assert problem(committed.certificate) is None
+    vote = committed.certificate.vote
+    assert vote.base == BASE
+    assert vote.group == (identities[0].peer_id,)
+    assert [(e.peer_id, e.contribution_id, e.weight) for e in vote.entries] == [
+        (identities[0].peer_id, "c1", 64)
+    ]
+    (part,) = vote.parts
+    assert part.elements == 4
+    assert part.digest == hashlib.sha256(encode(given.values, "none")).hexdigest()
+    assert committed.square_sums == (part.square_sum,) == (square_sum(given.values),)
+    assert committed.bytes_sent == committed.bytes_received == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_contribution_that_is_not_finite_fails_the_round(rounds, bad):
+    failed = rounds.run(BASE, contribution([1.0, bad]))
+    assert failed == Failed(RoundFailure.NOT_FINITE, "own contribution not finite", keep=False)
+
+
+@pytest.mark.parametrize("weight", [0, -1])
+def test_a_contribution_that_weighs_nothing_fails_the_round(rounds, weight):
+    failed = rounds.run(BASE, contribution([1.0], weight))
+    detail = f"own contribution wrong weight: {weight}"
+    assert failed == Failed(RoundFailure.REFUSED, detail, keep=False)
