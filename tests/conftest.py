@@ -4,8 +4,11 @@ import hashlib
 import os
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test asks the network
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 from peer.data.demo import DEMO_PATH
 from peer.data.index import Shard, parse_index

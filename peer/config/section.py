@@ -13,13 +13,16 @@ class Section(BaseModel):
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first complaint of `error`, with a suggestion for a misspelt field.
+    """Return the complaint of `error` that helps most: a misspelt field, else the first one.
 
     Args:
         error: What validating a dict as `model` raised.
         model: The model.
     """
-    first = error.errors(include_url=False)[0]
+    complaints = error.errors(include_url=False)
+    # A misspelt field is missing under its right name, too: the spelling is what to mend.
+    unknown = (one for one in complaints if one["type"] == "extra_forbidden")
+    first = next(unknown, complaints[0])
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         return unknown_field(model, path)

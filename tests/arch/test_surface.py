@@ -36,15 +36,31 @@ CLI = {
     "version": "--json",
 }
 
-METRICS = """
-ctpeer_build_info ctpeer_checkpoint_age_seconds ctpeer_checkpoints_total
-ctpeer_contribution_loss_terms ctpeer_epoch ctpeer_evaluations_total ctpeer_generation
-ctpeer_group_peers ctpeer_heldout ctpeer_loss_nats ctpeer_received_bytes_total
-ctpeer_repeated_tokens_total ctpeer_resident_memory_bytes ctpeer_restarts_total
-ctpeer_round_seconds ctpeer_rounds_total ctpeer_samples_total ctpeer_sent_bytes_total
-ctpeer_shards_quarantined_total ctpeer_state ctpeer_tokens_per_second ctpeer_tokens_total
-ctpeer_worker_messages_refused_total
-""".split()
+METRICS = [
+    "ctpeer_build_info",
+    "ctpeer_checkpoint_age_seconds",
+    "ctpeer_checkpoints_total",
+    "ctpeer_contribution_loss_terms",
+    "ctpeer_epoch",
+    "ctpeer_evaluations_total",
+    "ctpeer_generation",
+    "ctpeer_group_peers",
+    "ctpeer_heldout",
+    "ctpeer_loss_nats",
+    "ctpeer_received_bytes_total",
+    "ctpeer_repeated_tokens_total",
+    "ctpeer_resident_memory_bytes",
+    "ctpeer_restarts_total",
+    "ctpeer_round_seconds",
+    "ctpeer_rounds_total",
+    "ctpeer_samples_total",
+    "ctpeer_sent_bytes_total",
+    "ctpeer_shards_quarantined_total",
+    "ctpeer_state",
+    "ctpeer_tokens_per_second",
+    "ctpeer_tokens_total",
+    "ctpeer_worker_messages_refused_total",
+]
 
 
 def surface(command, path=()):

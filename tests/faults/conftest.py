@@ -148,7 +148,8 @@ def text_folder(tmp_path_factory):
     index = parse_index((DEMO_PATH / "shakespeare" / "index.json").read_bytes(), "shakespeare")
     small = sorted(index.split("train"), key=lambda shard: shard.bytes)[:4]
     for shard in small:
-        (folder / shard.name).write_bytes(ShardSources(()).read(shard)[:20_000])
+        # Under names of their own: by the old ones they would be found among the demo data, too.
+        (folder / f"my-{shard.name}").write_bytes(ShardSources(()).read(shard)[:20_000])
     return folder
 
 
@@ -157,12 +158,21 @@ def tiny_run(text_folder, tmp_path_factory):
     """A run whose epochs take milliseconds."""
     folder = tmp_path_factory.mktemp("run")
     environment = os.environ | {"CTPEER_HOME": str(folder / "founder")}
-    shape = "--vocab-size 300 --layers 1 --hidden 16 --heads 2 --sequence-length 16"
-    batch = "--target-loss-terms 512 --evaluation-rows 16 --warmup-epochs 5"
+    flags = {
+        "--data": text_folder,
+        "--vocab-size": 300,
+        "--layers": 1,
+        "--hidden": 16,
+        "--heads": 2,
+        "--sequence-length": 16,
+        "--target-loss-terms": 512,
+        "--evaluation-rows": 16,
+        "--warmup-epochs": 5,
+    }
+    init = [str(part) for flag in flags.items() for part in flag]
     for arguments in (
         ["data", "index", str(text_folder)],
-        ["run", "init", str(folder / "tiny"), "--data", str(text_folder)]
-        + f"{shape} {batch}".split(),
+        ["run", "init", str(folder / "tiny"), *init],
     ):
         subprocess.run(
             [*CTPEER, *arguments], env=environment, check=True, capture_output=True, timeout=100

@@ -129,6 +129,7 @@ def test_a_key_file_that_cannot_be_written_is_named(key_path):
         Identity.load_or_create(key_path.parent / "missing" / key_path.name)
 
 
+@settings(deadline=None)
 @given(message=st.binary(max_size=300))
 def test_a_signature_verifies_with_its_own_key_only(identities, message):
     ours, theirs = identities[:2]
@@ -136,6 +137,7 @@ def test_a_signature_verifies_with_its_own_key_only(identities, message):
     assert not verify(theirs.public_key, ours.sign(message), message)
 
 
+@settings(deadline=None)
 @given(message=st.binary(min_size=1, max_size=300), place=st.integers(0), mask=st.integers(1, 255))
 def test_a_changed_byte_of_message_signature_or_key_is_refused(identities, message, place, mask):
     key, signature = identities[0].public_key, identities[0].sign(message)
@@ -144,6 +146,7 @@ def test_a_changed_byte_of_message_signature_or_key_is_refused(identities, messa
     assert not verify(changed(key, place, mask), signature, message)
 
 
+@settings(deadline=None)
 @given(junk=st.binary(max_size=400))
 def test_a_junk_key_or_signature_is_false(identities, junk):
     identity = identities[0]

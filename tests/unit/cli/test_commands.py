@@ -1,5 +1,4 @@
 import json
-import os
 import threading
 import time
 
@@ -131,4 +130,4 @@ def test_followed_logs_go_on_over_a_rotation(log_path, capfd):
     log_path.write_text("three\n")
     wait_for("three\n")
     assert seen == "one\ntwo\nthree\n"
-    os.unlink(log_path)
+    log_path.unlink()

@@ -50,6 +50,11 @@ def test_a_plain_relative_name_is_taken(name, body):
         "a\ud800b",
         "",
         "x" * 256,
+        ".",
+        "./a",
+        "a/./b",
+        "a//b",
+        "a/",
     ],
 )
 def test_a_name_that_could_leave_its_folder_or_deceive_is_refused(name, body):
@@ -58,14 +63,9 @@ def test_a_name_that_could_leave_its_folder_or_deceive_is_refused(name, body):
         parse(body)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "./a.txt", "x//a.txt", "x/./a.txt", "x/a.txt/"])
-def test_two_names_for_one_file_are_refused(name, body):
-    body["shards"][1]["name"] = name.removeprefix("x/").replace("x//", "").strip("/") or "a.txt"
-    body["shards"][0]["name"] = "a.txt"
-    body["shards"][1]["name"] = name
-    if "x/" in name:
-        body["shards"][0]["name"] = "x/a.txt"
-    with pytest.raises(ConfigurationError, match=r"^the index: "):
+def test_two_shards_of_one_name_are_refused(body):
+    body["shards"][1]["name"] = body["shards"][0]["name"]
+    with pytest.raises(ConfigurationError, match=r"^the index: .*two shards have one name"):
         parse(body)
 
 
@@ -111,13 +111,13 @@ def test_an_unknown_field_is_named_with_a_suggestion(body):
     "data", [b"", b"{", b"\xff\xfe\xff", b"[" * 200_000, b'{"schema_version": 1' + b"0" * 5000]
 )
 def test_what_is_no_json_is_refused(data):
-    with pytest.raises(ConfigurationError, match="^the index is not JSON: "):
+    with pytest.raises(ConfigurationError, match=r"^the index is not JSON: "):
         parse_index(data, "the index")
 
 
 @pytest.mark.parametrize("value", [None, 5, [], {}, {"name": "x", "shards": []}])
 def test_json_that_is_no_index_is_refused(value):
-    with pytest.raises(ConfigurationError, match="^the index: "):
+    with pytest.raises(ConfigurationError, match=r"^the index: "):
         parse(value)
 
 

@@ -116,11 +116,11 @@ def test_a_broken_line_of_jsonl_is_refused_with_its_number(line):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"body\na\n", b"text\na,b\n", b"text\nh\xe9\n", b'text\n"a'],
-    ids=["empty", "no column", "ragged", "no UTF-8", "open quote"],
+    [b"", b"body\na\n", b"text\na,b\n", b"text\nh\xe9\n"],
+    ids=["empty", "no column", "ragged", "no UTF-8"],
 )
 def test_a_broken_csv_is_refused(data):
-    with pytest.raises(DamagedError, match="it is no csv file with a column 'text': ."):
+    with pytest.raises(DamagedError, match=r"it is no csv file with a column 'text': ."):
         parse("csv", "text", data)
 
 
@@ -133,7 +133,7 @@ def test_a_broken_parquet_is_refused(harm, to_parquet):
         "binary": lambda: to_parquet(text=pa.array([b"\xff"])),
         "nested": lambda: to_parquet(text=[["a"]]),
     }[harm]()
-    with pytest.raises(DamagedError, match="it is no parquet file with a column 'text': ."):
+    with pytest.raises(DamagedError, match=r"it is no parquet file with a column 'text': ."):
         parse("parquet", "text", data)
 
 

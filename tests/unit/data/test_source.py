@@ -3,7 +3,7 @@
 import lzma
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peer.data.source import ShardSources
@@ -56,6 +56,7 @@ def test_other_bytes_are_refused_by_path(data, write, shard):
         ShardSources([folder]).read(shard)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
 def test_a_flipped_bit_is_refused(sources_of, place, mask):
     sources, shard = sources_of(DATA[:place] + bytes([DATA[place] ^ mask]) + DATA[place + 1 :])
@@ -63,6 +64,7 @@ def test_a_flipped_bit_is_refused(sources_of, place, mask):
         sources.read(shard)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(lzma.compress(DATA)) - 1), st.integers(1, 255))
 def test_a_damaged_packed_shard_never_gives_other_bytes(tmp_path_factory, make_shard, place, mask):
     folder = tmp_path_factory.getbasetemp()

@@ -62,36 +62,39 @@ def test_another_key_has_other_tokens(tmp_path, make):
     assert make.calls == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_a_truncated_file_is_made_anew(kept, length):
     check_mended(kept, kept[2][: length % len(kept[2])])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_a_file_of_junk_is_made_anew(kept, junk):
     check_mended(kept, junk)
 
 
-@pytest.mark.parametrize("junk", [b"PK\x03\x04 junk", b"PK\x05\x06" + b"\0" * 18, b"\x80\x04N."])
+@pytest.mark.parametrize(
+    "junk",
+    [b"PK\x03\x04 junk", b"PK\x05\x06" + b"\0" * 18, b"\x80\x04N."],
+    ids=["zip", "empty zip", "pickle"],
+)
 def test_an_archive_or_a_pickle_is_made_anew(kept, junk):
     check_mended(kept, junk)
 
 
-@settings(max_examples=300)
-@given(st.integers(0, 127), st.integers(1, 255))
-def test_a_changed_byte_of_the_head_is_made_anew(kept, place, mask):
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 255))
+def test_a_file_with_a_changed_byte_is_made_anew(kept, place, mask):
     data = kept[2]
-    check_mended(kept, data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :])
-
-
-@given(st.integers(128, 128 + TOKENS.nbytes - 1), st.integers(1, 255))
-def test_a_changed_byte_of_the_tokens_is_made_anew(kept, place, mask):
-    data = kept[2]
+    place %= len(data)
     check_mended(kept, data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :])
 
 
 @pytest.mark.parametrize(
-    "other", [TOKENS.astype(np.int64), TOKENS.reshape(5, 10), np.array("text")], ids=str
+    "other",
+    [TOKENS.astype(np.int64), TOKENS.reshape(5, 10), np.array("text")],
+    ids=["int64", "table", "text"],
 )
 def test_a_file_of_another_kind_is_made_anew_and_kept(other, tmp_path, kept):
     np.save(tmp_path / "other.npy", other)
@@ -104,6 +107,9 @@ def test_without_room_for_the_file_the_tokens_are_still_given(tmp_path, make):
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, make):
-    (tmp_path / "key.npy").mkdir()
+    TokenCache(tmp_path).get("key", make)
+    [path] = tmp_path.iterdir()
+    path.unlink()
+    path.mkdir()
     assert np.array_equal(TokenCache(tmp_path).get("key", make), TOKENS)
-    assert [path.name for path in tmp_path.iterdir()] == ["key.npy"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peer.errors import ConfigurationError, DamagedError
@@ -64,6 +64,7 @@ def test_every_hash_of_the_manifest_names_a_blob(run):
         assert run.has_blob(hash_)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(BLOB) - 1))
 def test_a_truncated_blob_is_refused_by_path(blob_run, kept):
     run, path = blob_run
@@ -73,6 +74,7 @@ def test_a_truncated_blob_is_refused_by_path(blob_run, kept):
     assert not run.has_blob(path.name)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(BLOB) - 1), st.integers(1, 255))
 def test_a_blob_with_a_flipped_bit_is_refused_by_path(blob_run, place, mask):
     run, path = blob_run
