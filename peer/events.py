@@ -6,6 +6,7 @@ worker's death. Nothing here knows who listens.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from enum import StrEnum
@@ -37,12 +38,12 @@ class RoundFailure(StrEnum):
 class Message:
     """A line on the pipe."""
 
-    _kinds: ClassVar[dict[str, type["Message"]]] = {}
+    kinds: ClassVar[dict[str, type["Message"]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Register the subclass under its name, which is its tag on the wire."""
         super().__init_subclass__(**kwargs)
-        Message._kinds[cls.__name__] = cls
+        Message.kinds[cls.__name__] = cls
 
     def encode(self) -> bytes:
         """Return this message as one line of JSON, newline included."""
@@ -56,10 +57,13 @@ class Message:
         Raises:
             ValueError: The line is not JSON, of no known kind, or its fields do not fit.
         """
-        body = json.loads(line)
+        try:
+            body = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("a message nested without end") from error
         if not isinstance(body, dict):
             raise ValueError("a message is a JSON object")  # noqa: TRY004 the line is at fault
-        kind = Message._kinds.get(body.pop("kind", ""))
+        kind = Message.kinds.get(str(body.pop("kind", "")))
         if kind is None:
             raise ValueError(f"a message of an unknown kind: {line[:80]!r}")
         return kind.from_fields(body)
@@ -68,9 +72,15 @@ class Message:
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Return the message of this kind with `fields`; ValueError if they do not fit."""
         try:
-            return TypeAdapter(cls).validate_python(fields)
+            message: Self = _adapter(cls.__name__).validate_python(fields)
         except ValidationError as error:
             raise ValueError(f"{cls.__name__}: {error}") from error
+        return message
+
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(Message.kinds[kind])
 
 
 # ---- worker to supervisor

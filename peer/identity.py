@@ -54,12 +54,13 @@ class Identity:
             raise ConfigurationError(f"the identity {path} cannot be read: {error}") from error
         try:
             key = serialization.load_der_private_key(_unwrap(data), password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, rsa.RSAPrivateKey) or not _is_of_our_kind(key.public_key()):
             raise DamagedError(
-                f"{path} is not an identity key; restore it, or delete it to become another peer"
-            ) from error
-        if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != KEY_BITS:
-            raise DamagedError(f"{path} holds another kind of key than RSA-{KEY_BITS}")
+                f"{path} is not an identity key (RSA-{KEY_BITS}); restore it, or delete it to "
+                "become another peer"
+            )
         return cls(key)
 
     def sign(self, data: bytes) -> bytes:
@@ -118,9 +119,11 @@ def _load_public(public_key: bytes) -> rsa.RSAPublicKey | None:
         key = serialization.load_der_public_key(_unwrap(public_key))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
-    if not isinstance(key, rsa.RSAPublicKey) or key.key_size != KEY_BITS:
-        return None
-    return key if key.public_numbers().e == _PUBLIC_EXPONENT else None
+    return key if isinstance(key, rsa.RSAPublicKey) and _is_of_our_kind(key) else None
+
+
+def _is_of_our_kind(key: rsa.RSAPublicKey) -> bool:
+    return key.key_size == KEY_BITS and key.public_numbers().e == _PUBLIC_EXPONENT
 
 
 def _wrap(der: bytes) -> bytes:

@@ -6,10 +6,6 @@ import os
 import pytest
 from hypothesis import settings
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test asks the network
-settings.register_profile("shared-machine", deadline=None)
-settings.load_profile("shared-machine")
-
 from peer.data.demo import DEMO_PATH
 from peer.data.index import Shard, parse_index
 from peer.data.source import ShardSources
@@ -28,6 +24,12 @@ from peer.run.manifest import (
 
 SEQUENCE_LENGTH = 16
 VOCABULARY = 300
+
+
+def pytest_configure():
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test asks the net
+    settings.register_profile("shared-machine", deadline=None)
+    settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")

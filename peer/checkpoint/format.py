@@ -25,6 +25,16 @@ from peer.training.state import Flat, GlobalState, Schema, Slot
 from peer.training.trainer import Place
 
 SCHEMA_VERSION = 1
+_UNREADABLE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    safetensors.SafetensorError,
+)
+"""What reading damaged files raises."""
+
 _STATE, _LOCAL, _HEAD = "state.safetensors", "local.safetensors", "checkpoint.json"
 
 
@@ -122,7 +132,7 @@ def read_files(
         )
     except ConfigurationError as error:
         raise DamagedError(str(error)) from error
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except _UNREADABLE as error:
         raise DamagedError(f"it cannot be read: {error}") from error
     return Checkpoint(
         state=state,
@@ -135,7 +145,9 @@ def read_files(
 
 
 def _read_head(path: Path, manifest_hash: str) -> dict[str, Any]:
-    head: dict[str, Any] = json.loads(path.read_text())
+    head = json.loads(path.read_text())
+    if not isinstance(head, dict):
+        raise DamagedError(f"{_HEAD} is not a JSON object")
     digest = head.pop("digest")
     if hashlib.sha256(canonical(head)).hexdigest() != digest:
         raise DamagedError(f"{_HEAD} was changed")

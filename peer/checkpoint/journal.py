@@ -38,7 +38,7 @@ class Journal:
         try:
             body = json.loads(self._path.read_text())
             return Work(int(body["samples"]), int(body["tokens"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return Work(0, 0)
 
     def record(self, work: Work) -> None:

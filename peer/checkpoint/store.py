@@ -61,7 +61,8 @@ class CheckpointStore:
             staging.rename(target)
             _sync(self._folder)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            for path in (staging, target):
+                shutil.rmtree(path, ignore_errors=True)
             raise
         for name in self.names()[self._keep :]:
             shutil.rmtree(self._folder / name, ignore_errors=True)

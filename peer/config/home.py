@@ -86,10 +86,19 @@ class Home:
 
 
 def resolve_home(flag: str | None) -> Home:
-    """Return the home that the flag, else CTPEER_HOME, else the platform's custom gives."""
+    """Return the home that the flag, else CTPEER_HOME, else the platform's custom gives.
+
+    Raises:
+        ConfigurationError: It begins with the name of a user who is not there.
+    """
     chosen = flag or os.environ.get("CTPEER_HOME")
     if chosen:
-        return Home(Path(chosen).expanduser().absolute())
+        try:
+            return Home(Path(chosen).expanduser().absolute())
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"the home {chosen} belongs to a user that this machine does not know"
+            ) from error
     import platformdirs
 
     return Home(Path(platformdirs.user_data_dir("ctpeer", appauthor=False)))

@@ -74,11 +74,15 @@ def dotted(settings: Settings) -> dict[str, Any]:
 
 def _file(path: Path) -> Values:
     try:
-        return dict(_leaves(tomllib.loads(path.read_text(encoding="utf-8"))))
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be used: {error}") from error
+    for section in tree:
+        if section not in Settings.model_fields:  # also one that is empty
+            raise ConfigurationError(f"{unknown_field(Settings, [section])} (from file {path})")
+    return dict(_leaves(tree))
 
 
 def _environment(environment: Mapping[str, str]) -> Values:
@@ -87,7 +91,8 @@ def _environment(environment: Mapping[str, str]) -> Values:
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
             continue
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-        values[name] = text.split(",") if name in _LISTS else text
+        patterns = [pattern.strip() for pattern in text.split(",") if pattern.strip()]
+        values[name] = patterns if name in _LISTS else text
     return values
 
 

@@ -56,6 +56,9 @@ def _descend(model: type[BaseModel], path: list[str]) -> tuple[list[str], list[t
     """
     models, shown = [model], []
     for part in path:
+        if part.isdigit():  # a place in a list
+            shown.append(part)
+            continue
         tagged = [m for m in models if part in _tags(m)]
         if tagged:
             models = tagged

@@ -6,6 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from peer.config.section import explain
 from peer.data.index import DataIndex, Shard, Split, parse_index
 from peer.data.reader import FORMATS, parse
 from peer.errors import ConfigurationError, DamagedError
@@ -40,23 +43,30 @@ def index_folder(folder: Path, options: IndexOptions) -> DataIndex:
         ConfigurationError: There is none, one is broken, or nothing is left to hold out.
     """
     shards = scan(folder, options.column)
-    held = _held_out(shards, options.heldout)
-    if not held:
+    named = _held_out(shards, options.heldout)
+    if not named:
         raise ConfigurationError(
             f"no file in {folder} is named by --heldout {' '.join(options.heldout)}"
         )
-    if len(held) == len(shards):
+    # By content, so that a copy of a held-out file is not trained on.
+    held = {shard.sha256 for shard in shards if shard.name in named}
+    if all(shard.sha256 in held for shard in shards):
         raise ConfigurationError(
             f"{folder} needs two files at least: one to train on and one to hold out for scoring; "
             "split the text in two files, or name what to hold out with --heldout"
         )
     splits: dict[bool, Split] = {True: "heldout", False: "train"}
-    return DataIndex(
-        name=options.name or folder.resolve().name,
-        licence=options.licence,
-        attribution=options.attribution,
-        shards=tuple(s.model_copy(update={"split": splits[s.name in held]}) for s in shards),
-    )
+    try:
+        return DataIndex(
+            name=options.name or folder.resolve().name,
+            licence=options.licence,
+            attribution=options.attribution,
+            shards=tuple(s.model_copy(update={"split": splits[s.sha256 in held]}) for s in shards),
+        )
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"the index cannot say that: {explain(error, DataIndex)}"
+        ) from error
 
 
 def read_index(folder: Path) -> DataIndex:

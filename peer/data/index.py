@@ -48,9 +48,10 @@ class Shard(Section):
     @field_validator("name")
     @classmethod
     def _name_stays_below_its_folder(cls, name: str) -> str:
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
-            raise ValueError(f"{name!r} is not a relative path without .. or control characters")
+        path = PurePosixPath(name)
+        plain = path.parts and path.as_posix() == name and name.isprintable()
+        if not plain or path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise ValueError(f"{name!r} is not a plain relative path")
         return name
 
 
@@ -97,5 +98,5 @@ def parse_index(data: bytes, origin: str) -> DataIndex:
         return DataIndex.model_validate(json.loads(data))
     except ValidationError as error:
         raise ConfigurationError(f"{origin}: {explain(error, DataIndex)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{origin} is not JSON: {error}") from error

@@ -2,9 +2,13 @@
 
 import io
 import json
+import re
 
 from peer.data.index import Shard, ShardFormat
 from peer.errors import DamagedError
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+"""A lone surrogate, which JSON can spell and UTF-8 cannot."""
 
 FORMATS: dict[str, ShardFormat] = {
     ".txt": "text",
@@ -57,9 +61,9 @@ def _jsonl(column: str, data: bytes) -> list[str]:
             continue
         try:
             text = json.loads(line)[column]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError(f"line {number} is not a JSON object with {column!r}") from error
-        if not isinstance(text, str):
+        if not isinstance(text, str) or _HALF_A_CHARACTER.search(text):
             raise DamagedError(f"line {number} has a {column!r} that is not text")
         texts.append(text)
     return texts
@@ -76,11 +80,13 @@ def _table(kind: ShardFormat, column: str, data: bytes) -> list[str]:
                 include_columns=[column], column_types={column: pa.string()}
             )
             parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            table = pyarrow.csv.read_csv(io.BytesIO(data), None, parsing, options)
+            # One block: a row may not straddle two.
+            reading = pyarrow.csv.ReadOptions(block_size=max(len(data), 1 << 20))
+            table = pyarrow.csv.read_csv(io.BytesIO(data), reading, parsing, options)
         else:
             table = pyarrow.parquet.read_table(io.BytesIO(data), columns=[column])
         texts = table.column(column).cast(pa.string()).to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DamagedError(f"it is no {kind} file with a column {column!r}: {reason}") from error
     return [text for text in texts if text is not None]

@@ -175,7 +175,10 @@ class Stream:
         shard = self._shards.get(sha256)
         if shard is None:
             raise DamagedError("it is no longer among this peer's shards")
-        return self._open_shard(shard)
+        examples = self._open_shard(shard)
+        if not len(examples):
+            raise DamagedError("it makes no row")
+        return examples
 
     def _quarantine(self, sha256: str, reason: str) -> None:
         """Leave a shard out, of this pass and the next ones."""

@@ -6,7 +6,6 @@
 - `sources.json`: folders on this machine that hold shards; local, never shared
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -91,10 +90,18 @@ class RunDirectory:
         return True
 
     def signatures(self) -> str | None:
-        """Return the text of the founders' signatures, or None where there are none."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.path / SIGNATURES).read_text(encoding="utf-8")
-        return None
+        """Return the text of the founders' signatures, or None where there are none.
+
+        Raises:
+            ConfigurationError: The file cannot be read as text.
+        """
+        path = self.path / SIGNATURES
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"the signatures {path} cannot be read: {error}") from error
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -104,7 +111,7 @@ class RunDirectory:
             return tuple(Path(folder) for folder in body["folders"])
         except FileNotFoundError:
             return ()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigurationError(
                 f"{self.path / _SOURCES} does not hold a list of folders; delete it and "
                 "start again from the run's own directory"

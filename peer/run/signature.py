@@ -40,7 +40,7 @@ def signers(manifest: Manifest, text: str) -> tuple[str, ...]:
                 )
             if peer_id in manifest.founders:
                 found.append(peer_id)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(
             f"run.sig is not a signature file ({error}); get the run again from its founder"
         ) from error

@@ -26,14 +26,10 @@ class MaskedLM(TextTask):
 
     name: ClassVar[str] = "masked-lm"
     overlap: ClassVar[int] = 0
+    options: ClassVar[tuple[str, ...]] = ("mask_probability",)
 
     def __init__(self, section: TaskSection, tokenizer_files: Mapping[str, bytes]) -> None:
         super().__init__(section, tokenizer_files)
-        unknown = sorted(set(section.options) - {"mask_probability"})
-        if unknown:
-            raise ConfigurationError(
-                f"masked-lm has no option {unknown[0]!r}; it has mask_probability"
-            )
         chance = section.options.get("mask_probability", 0.15)
         if not isinstance(chance, float) or not 0.0 < chance < 1.0:
             raise ConfigurationError(f"mask_probability lies between 0 and 1, not at {chance!r}")
@@ -82,7 +78,8 @@ class MaskedLM(TextTask):
         words = [key.seed() >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)]
         draw = np.random.RandomState(words)
         hidden = draw.random_sample(len(row)) < self._chance
-        hidden[draw.randint(len(row))] = True  # a row without a loss term would teach nothing
+        if not hidden.any():  # a row without a loss term would teach nothing
+            hidden[draw.randint(len(row))] = True
         fate = draw.random_sample(len(row))
         other = draw.randint(self.tokenizer.get_vocab_size(), size=len(row))
         shown = np.where(hidden & (fate < 0.8), self._mask, row)  # noqa: PLR2004 80 % masked

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ IGNORED = -100
 """A label that is not scored, as torch's cross entropy has it."""
 
 _EVALUATION_SAMPLES = 16
+_BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 _SEPARATORS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "[SEP]")
 
 Ids = npt.NDArray[np.uint32]
@@ -58,12 +60,20 @@ class TextTask(Task):
     heldout_name: ClassVar[str] = "bits_per_byte"
     overlap: ClassVar[int]
     """How many tokens a row shares with the next one."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """The manifest's options that the task knows."""
 
     def __init__(self, section: TaskSection, tokenizer_files: Mapping[str, bytes]) -> None:
         data = tokenizer_files.get("tokenizer.json")
         if data is None:
             raise ConfigurationError(
                 f"the task {section.name} needs a tokenizer.json under [tokenizer.files]"
+            )
+        unknown = sorted(set(section.options) - set(self.options))
+        if unknown:
+            raise ConfigurationError(
+                f"{section.name} has no option {unknown[0]!r}; it has "
+                f"{', '.join(self.options) or 'none'}"
             )
         self.sequence_length = section.sequence_length
         self.tokenizer = load_tokenizer(data)
@@ -127,9 +137,10 @@ class TextTask(Task):
         try:
             parsed = AutoConfig.for_model(fields.pop("model_type"), **fields)
             model = self.model_class().from_config(parsed, dtype=torch.float32)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # a stranger's configuration fails in ways without number
             raise ConfigurationError(
-                f"the model configuration is not one that transformers can build: {error}"
+                "the model configuration is not one that transformers can build: "
+                f"{_first_line(error)}"
             ) from error
         assert isinstance(model, torch.nn.Module)
         return model
@@ -141,11 +152,17 @@ class TextTask(Task):
             ConfigurationError: It cannot be loaded.
         """
         try:
-            model = self.model_class().from_pretrained(source, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+            model, report = self.model_class().from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # a damaged directory fails in ways without number
             raise ConfigurationError(
-                f"no model can be loaded from {source!r}: {str(error).splitlines()[0]}"
+                f"no model can be loaded from {source!r}: {_first_line(error)}"
             ) from error
+        if missing := sorted(report["missing_keys"]):
+            raise ConfigurationError(
+                f"no model can be loaded from {source!r}: it lacks the weights {missing[0]!r}"
+            )
         return model, json.loads(model.config.to_json_string(use_diff=False))
 
     def examples(self, shard: Shard, texts: Sequence[str], cache: TokenCache) -> Examples:
@@ -217,24 +234,33 @@ class TextTask(Task):
     def token_bytes(self) -> npt.NDArray[np.int64]:
         """Return the UTF-8 bytes that each token of the vocabulary stands for, int64 [vocab]."""
         if self._token_bytes is None:
-            lengths = [self._bytes_of(i) for i in range(self.tokenizer.get_vocab_size())]
-            self._token_bytes = np.array(lengths, np.int64)
+            self._token_bytes = np.array(_token_bytes(self.tokenizer), np.int64)
         return self._token_bytes
 
-    def _bytes_of(self, token: int) -> int:
-        piece = self.tokenizer.id_to_token(token)
-        if piece is None or piece in self._special_pieces():
+
+def _token_bytes(tokenizer: Tokenizer) -> list[int]:
+    """Return how many UTF-8 bytes each token stands for; special tokens stand for none."""
+    added = tokenizer.get_added_tokens_decoder()
+    decoder = json.loads(tokenizer.to_str())["decoder"] or {}
+    kinds = {step["type"] for step in (decoder, *decoder.get("decoders", ())) if step}
+
+    def size(token: int) -> int:
+        if token in added:
+            return 0 if added[token].special else len(added[token].content.encode())
+        piece = tokenizer.id_to_token(token)
+        if piece is None:
             return 0
-        # Byte-level BPE writes every byte as one character; others write text.
-        if self._is_byte_level():
+        if "ByteLevel" in kinds:  # writes every byte as one character
             return len(piece)
+        if "ByteFallback" in kinds and _BYTE_PIECE.fullmatch(piece):
+            return 1
         return len(piece.removeprefix("##").replace("▁", " ").encode())
 
-    def _special_pieces(self) -> set[str]:
-        return {t.content for t in self.tokenizer.get_added_tokens_decoder().values() if t.special}
+    return [size(token) for token in range(tokenizer.get_vocab_size())]
 
-    def _is_byte_level(self) -> bool:
-        return type(self.tokenizer.decoder).__name__ == "ByteLevel"
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:
@@ -249,6 +275,7 @@ def load_tokenizer(data: bytes) -> Tokenizer:
         raise ConfigurationError(f"the tokenizer.json cannot be read: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "<eos>" within a text is text
     return tokenizer
 
 

@@ -9,10 +9,12 @@ import base64
 import dataclasses
 import hashlib
 import json
-from typing import Any, Self
+
+from pydantic import TypeAdapter
 
 from peer.identity import Identity, peer_id_of, verify
 from peer.run.canonical import canonical
+from peer.run.manifest import Finite
 
 _VOTE_PREFIX = b"ctpeer vote\n"
 _PART_PREFIX = b"ctpeer part\n"
@@ -44,7 +46,7 @@ class PartDigest:
     public_key: str
     elements: int
     digest: str
-    square_sum: float
+    square_sum: Finite
     signature: str
 
     @property
@@ -98,26 +100,16 @@ class Certificate:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> "Certificate":
         """Return the certificate that `text` holds; `problem` says whether it is a valid one.
 
         Raises:
             ValueError: `text` is not JSON of a certificate's shape.
         """
-        try:
-            body: dict[str, Any] = json.loads(text)
-            vote = body["vote"]
-            return cls(
-                Vote(
-                    base=Base(**vote["base"]),
-                    group=tuple(vote["group"]),
-                    entries=tuple(Entry(**entry) for entry in vote["entries"]),
-                    parts=tuple(PartDigest(**part) for part in vote["parts"]),
-                ),
-                tuple(Signature(**signature) for signature in body["signatures"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a certificate: {error!r}") from error
+        return _ADAPTER.validate_json(text, strict=True)
+
+
+_ADAPTER = TypeAdapter(Certificate)
 
 
 def quorum(group_size: int) -> int:
@@ -145,15 +137,21 @@ def problem(certificate: Certificate) -> str | None:
     It is good when distinct members of its group, more than half of them, signed the vote, every
     part is signed by a member, and every contribution is a member's with a positive weight.
     """
-    vote = certificate.vote
-    members = set(vote.group)
+    members = set(certificate.vote.group)
+    wrong = _vote_problem(certificate.vote, members)
+    signed, needed = len(members & _signers(certificate)), quorum(len(members))
+    if wrong is None and signed < needed:
+        return f"{signed} of {len(members)} members signed, {needed} must"
+    return wrong
+
+
+def _vote_problem(vote: Vote, members: set[str]) -> str | None:
     if not members or len(members) != len(vote.group):
         return "the group is empty or names a peer twice"
+    if not vote.entries or not vote.parts:
+        return "it certifies no average"
     if any(entry.peer_id not in members or entry.weight <= 0 for entry in vote.entries):
         return "a contribution is not a member's or weighs nothing"
-    signers = members & _signers(certificate)
-    if len(signers) < quorum(len(members)):
-        return f"{len(signers)} of {len(members)} members signed, {quorum(len(members))} must"
     for part in vote.parts:
         body = PartDigest.statement(vote.base, part.elements, part.digest, part.square_sum)
         if not verify(_bytes(part.public_key), _bytes(part.signature), body):

@@ -58,6 +58,7 @@ def test_a_dumped_manifest_spells_out_every_default():
         ('name = "tiny"', 'name = "tiny"\nfounder = "me"', "founder is unknown; did you mean fou"),
         ("[batch]", "[batches]\n[batch]", "batches is unknown; did you mean batch?"),
         ("lr = 0.1", "lr = 0.1\nbeta_1 = 0.5", "optimizer.beta_1 is unknown; did you mean beta1?"),
+        ("lr = 0.1", "lrr = 0.1", "optimizer.lrr is unknown; did you mean lr?"),
         ("lr = 0.1", "lr = 0.1\nxyzzy = 0.5", "optimizer.xyzzy is unknown; known here: beta1, be"),
         (
             'name = "adamw"\nlr = 0.1',
