@@ -21,7 +21,7 @@ BY_ANNOTATION = {
     dict[str, float]: st.dictionaries(st.text(), FLOATS, max_size=3),
     dict[str, Any]: st.dictionaries(st.text(), JSON, max_size=3),
 }
-KINDS = sorted(Message._kinds.values(), key=lambda kind: kind.__name__)
+KINDS = sorted(Message.kinds.values(), key=lambda kind: kind.__name__)
 
 
 def messages(kind):
