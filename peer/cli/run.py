@@ -160,7 +160,7 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
     from pydantic import TypeAdapter, ValidationError
 
     from peer.config.section import explain
-    from peer.run.manifest import BatchSection, Optimizer, RunName, ScheduleSection, TaskSection
+    from peer.run.manifest import BatchSection, Optimizer, ScheduleSection, TaskSection
 
     given = [flag for field, flag in _ARCHITECTURE_FLAGS.items() if flags[field] is not None]
     if len(given) > 1:
@@ -185,10 +185,9 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
         "sequence_length": flags["sequence_length"],
         "options": options,
     }
-    name = flags["name"] or directory.resolve().name.lower().replace("_", "-")
     try:
         return {
-            "name": TypeAdapter(RunName).validate_python(name),
+            "name": _name(flags["name"] or directory.resolve().name.lower().replace("_", "-")),
             "task": TaskSection.model_validate(task),
             "data": flags["data"],
             "tokenizer": flags["tokenizer"],
@@ -202,6 +201,20 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
         }
     except ValidationError as error:
         raise UsageError(explain(error, ScheduleSection)) from error
+
+
+def _name(text: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from peer.run.manifest import RunName
+
+    try:
+        return str(TypeAdapter(RunName).validate_python(text))
+    except ValidationError as error:
+        raise UsageError(
+            f"{text!r} cannot be a run's name, which has up to 40 letters a-z, digits and hyphens; "
+            "give another with --name"
+        ) from error
 
 
 def _model(flags: dict[str, Any], sizes: dict[str, int]) -> Any:
