@@ -33,14 +33,15 @@ def report(
     name: str, unit: str, ours: Sequence[float], rival: Sequence[float], **more: Any
 ) -> dict[str, Any]:
     """Return the report of paired runs: `ours[i]` and `rival[i]` ran one after the other."""
-    ratios = [our / their for our, their in zip(ours, rival, strict=True)]
+    pairs = list(zip(ours, rival, strict=True))
+    ratios = [our / their for our, their in pairs]
     return {
         "name": name,
         "unit": unit,
         "ours": statistics.median(ours),
         "rival": statistics.median(rival),
         "ratio": statistics.median(ratios),
-        "runs": len(ratios),
+        "runs": [{"ours": our, "rival": their, "ratio": our / their} for our, their in pairs],
         "spread": {"ours": spread(ours), "rival": spread(rival), "ratio": spread(ratios)},
         **more,
         "machine": machine(),
@@ -55,5 +56,5 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
     low, high = result["spread"]["ratio"]["min"], result["spread"]["ratio"]["max"]
     print(
         f"{result['name']}: {result['ours']:.0f} against {result['rival']:.0f} {result['unit']}, "
-        f"ratio {result['ratio']:.3f} ({low:.3f} to {high:.3f} in {result['runs']} pairs)"
+        f"ratio {result['ratio']:.3f} ({low:.3f} to {high:.3f} in {len(result['runs'])} pairs)"
     )

@@ -52,7 +52,7 @@ class CheckpointSettings(Section):
 class EvaluationSettings(Section):
     """How often the model is scored on held-out data; at most 2 % of the time goes there."""
 
-    interval_s: Seconds = 30.0
+    interval_s: Seconds = 15.0
 
 
 class MetricsSettings(Section):
