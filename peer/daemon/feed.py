@@ -87,8 +87,9 @@ def open_feed(
     choices = choose(peer_id, index, {}, preferences)
     folders = list(run.sources)
     if wanted.private is not None:
+        held = {shard.sha256 for shard in index.split("heldout")}
         mine = scan(wanted.private.expanduser(), "text")
-        choices += tuple(Choice(shard, _PRIVATE_REASON) for shard in mine)
+        choices += tuple(Choice(s, _PRIVATE_REASON) for s in mine if s.sha256 not in held)
         folders.append(wanted.private.expanduser())
     if not choices:
         raise ConfigurationError(

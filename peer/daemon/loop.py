@@ -89,13 +89,19 @@ class TrainingLoop:
                 continue
             self._evaluate_if_due()
             self._enter(Phase.TRAINING, "gathering the epoch's batch")
-            if not self._trainer.work(orders.interrupted):
+            if not self._trainer.work(lambda: self._interrupted(orders)):
                 continue
             if self._average() and orders.leave_after_epoch:
                 reason = "asked to finish, and the epoch is complete"
                 break
             self._save_if_due()
         return self._leave(orders, reason)
+
+    def _interrupted(self, orders: Orders) -> bool:
+        """Note how far this peer is, and return whether to stop between two micro-batches."""
+        work = Work(self._trainer.samples_total, self._trainer.tokens_total)
+        self._parts.journal.record(work)
+        return orders.interrupted()
 
     def _average(self) -> bool:
         """Run a round; return whether it led to the next epoch."""
@@ -131,7 +137,6 @@ class TrainingLoop:
         parts = self._parts
         self._certificate = committed.certificate.to_json()
         self._root = self._start_root()
-        parts.journal.record(Work(self._trainer.samples_total, self._trainer.tokens_total))
         parts.emit(
             RoundCommitted(
                 epoch=self._trainer.state.epoch,

@@ -174,17 +174,23 @@ def test_a_checkpoint_of_another_model_is_refused(copied, manifest_hash, slots):
 
 
 @pytest.mark.parametrize(
-    "slots_of_another",
+    "change",
     [
         {"momentum": np.zeros(1208, np.float32)},
         {"exp_avg": np.zeros(1207, np.float32)},
         {"exp_avg": np.zeros(1208, np.float64)},
-        {},
+        {"beta_powers": np.ones(2, np.float32)},
     ],
-    ids=["other-name", "other-shape", "other-dtype", "none"],
+    ids=["one-more", "other-shape", "other-dtype", "other-precision"],
 )
-def test_a_checkpoint_of_another_optimizer_is_refused(
-    copied, manifest_hash, schema, slots_of_another
-):
+def test_a_checkpoint_of_another_optimizer_is_refused(copied, manifest_hash, schema, slots, change):
     with pytest.raises(DamagedError):
-        read_files(copied, manifest_hash, schema, slots_of_another)
+        read_files(copied, manifest_hash, schema, slots | change)
+
+
+def test_a_checkpoint_with_more_than_the_optimizers_buffers_is_refused(
+    copied, manifest_hash, schema, slots
+):
+    fewer = {name: slot for name, slot in slots.items() if name != "exp_avg"}
+    with pytest.raises(DamagedError, match=r"optimizer\.exp_avg"):
+        read_files(copied, manifest_hash, schema, fewer)

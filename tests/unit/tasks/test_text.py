@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from peer.data.stream import RowKey
 from peer.errors import ConfigurationError
@@ -328,6 +328,16 @@ def test_a_special_tokens_name_within_a_text_is_text(make_task, examples_of, nam
     assert task.tokenizer.token_to_id(name) not in ids
     assert task.token_bytes()[ids].sum() == len(text)
     assert task.token_bytes()[separator] == 0
+
+
+def test_a_tokenizers_own_framing_is_not_put_around_a_text(tokenizer_json, examples_of):
+    tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<cls> $A <sep>",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("<cls>", "<sep>")],
+    )
+    _, rows = examples_of(make_of(tokenizer), "to be framed")
+    assert tokenizer.decode(rows.ids, skip_special_tokens=False) == "to be framed<eos>"
 
 
 def test_special_tokens_stand_for_no_bytes(make_task):

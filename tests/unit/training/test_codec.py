@@ -3,13 +3,14 @@
 import hypothesis.extra.numpy as st_numpy
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peer.training.codec import decode, encode
 
 
 @given(st_numpy.arrays(np.uint32, st.integers(0, 50)))
+@example(np.array([0x80000000, 0x7F800001, 0xFFC00001, 1], np.uint32))
 def test_every_bit_pattern_survives(bits):
     values = bits.view(np.float32)
     decoded = decode(encode(values, "none"), len(values), "none")

@@ -82,14 +82,13 @@ def test_interrupted_work_is_kept_and_goes_on(make_trainer):
     assert trainer.contribution("r").values.tobytes() == other.contribution("r").values.tobytes()
 
 
-def test_progress_adds_up_to_the_contribution(make_trainer):
+def test_progress_adds_up_to_the_contributions(make_trainer, run_epoch):
     events = []
     trainer = make_trainer(events=events)
-    assert trainer.work(never)
-    contribution = trainer.contribution("root")
+    contribution = [run_epoch(trainer) for _ in range(2)][-1]
     assert {type(event) for event in events} == {Progress}
-    assert sum(event.samples for event in events) == contribution.samples
-    assert sum(event.tokens for event in events) == contribution.tokens
+    assert sum(event.samples for event in events) == 2 * contribution.samples
+    assert sum(event.tokens for event in events) == 2 * contribution.tokens
     assert events[-1].contribution_samples == contribution.samples
     assert events[-1].contribution_weight == contribution.weight
     assert contribution.loss == pytest.approx(math.log(300), rel=0.05)
@@ -280,8 +279,10 @@ def test_a_discarded_fp16_contribution_halves_the_scale_that_the_next_start_take
     assert resumed._bench.autocast.scale == 128.0
 
 
-def test_a_place_with_another_micro_batch_is_the_same_place(make_trainer):
-    place = make_trainer().place
+def test_a_place_with_another_micro_batch_is_the_same_place(make_trainer, run_epoch):
+    trainer = make_trainer()
+    run_epoch(trainer)
+    place = trainer.place
     other = place.with_micro_batch(7)
     assert other.micro_batch == 7
     assert dataclasses.replace(other, micro_batch=place.micro_batch) == place
