@@ -104,6 +104,11 @@ class ShardChoice:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Heartbeat(Message):
+    """The worker is at something long that has a deadline of its own, and is not stuck."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded(Message):
     """The model, the data and the global state are in memory; training can begin."""
 
@@ -250,6 +255,8 @@ class Finished(Message):
     epoch: int
     state_root: str
     reason: str
+    saved: bool
+    """Whether the last epoch is on the disk."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

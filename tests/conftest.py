@@ -11,6 +11,7 @@ from peer.data.index import Shard, parse_index
 from peer.data.source import ShardSources
 from peer.data.stream import Stream
 from peer.data.tokens import TokenCache
+from peer.events import Loaded, ShardChoice
 from peer.identity import Identity
 from peer.run.manifest import (
     AdamW,
@@ -30,6 +31,34 @@ def pytest_configure():
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test asks the net
     settings.register_profile("shared-machine", deadline=None)
     settings.load_profile("shared-machine")
+
+
+@pytest.fixture(scope="session")
+def make_loaded():
+    """Return what a worker says when it has loaded the demo, with some fields changed."""
+
+    def make(**changed):
+        fields = {
+            "run_id": "shakespeare-ab",
+            "run_name": "shakespeare",
+            "task": "causal-lm",
+            "peer_id": "Qm",
+            "device": "cpu",
+            "parameters": 536_064,
+            "epoch": 0,
+            "generation": 0,
+            "state_root": None,
+            "checkpoint_unix_time_s": None,
+            "tokens_total": 0,
+            "micro_batch": 16,
+            "target_loss_terms": 4096,
+            "heldout_name": "bits_per_byte",
+            "baselines": {"unigram": 3.678},
+            "shards": (ShardChoice(name="a.txt", bytes=5, reason="everything is wanted"),),
+        }
+        return Loaded(**(fields | changed))
+
+    return make
 
 
 @pytest.fixture(scope="session")

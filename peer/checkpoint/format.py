@@ -26,14 +26,16 @@ from peer.training.trainer import Place
 
 SCHEMA_VERSION = 1
 _UNREADABLE = (
-    OSError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
     KeyError,
     TypeError,
     ValueError,
     RecursionError,
     safetensors.SafetensorError,
 )
-"""What reading damaged files raises."""
+"""What reading damaged files raises; a disk that fails or a refused read says nothing of them."""
 
 _STATE, _LOCAL, _HEAD = "state.safetensors", "local.safetensors", "checkpoint.json"
 
@@ -61,7 +63,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The directory's name; sorts by epoch."""
-        return f"{self.state.epoch:08d}-{self.state_root[:16]}"
+        return f"{self.state.epoch:010d}-{self.state_root[:16]}"
 
 
 def write_files(checkpoint: Checkpoint, manifest_hash: str, folder: Path) -> None:
@@ -177,5 +179,7 @@ def _save(tensors: dict[str, Slot], path: Path) -> None:
 
 
 def _load(path: Path) -> dict[str, Slot]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file")
     loaded: dict[str, Slot] = safetensors.numpy.load_file(path)
     return {name: np.array(tensor, copy=True) for name, tensor in loaded.items()}

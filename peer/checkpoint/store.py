@@ -54,7 +54,7 @@ class CheckpointStore:
             return 0
         staging = self._folder / f"{_STAGING}{checkpoint.name}"
         try:
-            staging.mkdir()
+            staging.mkdir(parents=True)
             write_files(checkpoint, self._manifest_hash, staging)
             size = sum(_sync(path) for path in staging.iterdir())
             _sync(staging)

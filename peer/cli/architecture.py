@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peer.errors import ConfigurationError, UsageError
+from peer.errors import ConfigurationError
 from peer.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -80,13 +80,7 @@ def make_model(
 
 
 def preset_config(preset: str, size: Size, positions: int) -> dict[str, Any]:
-    """Return what `preset` says to transformers; everything else is left to its defaults.
-
-    Raises:
-        UsageError: The heads do not divide the width.
-    """
-    if size.hidden % size.heads:
-        raise UsageError(f"--hidden {size.hidden} is not a multiple of --heads {size.heads}")
+    """Return what `preset` says to transformers; everything else is left to its defaults."""
     if preset == "gpt2":
         return {
             "model_type": "gpt2",

@@ -10,6 +10,7 @@ from peer.errors import CtpeerError
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STOP_TIMEOUT_S = 60.0
+_LONGEST_S = 366 * 86_400
 
 
 class Duration(click.ParamType[float]):
@@ -22,9 +23,10 @@ class Duration(click.ParamType[float]):
     ) -> float:
         """Return the seconds that `value` says."""
         found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([smhd]?)", str(value))
-        if found is None or float(found[1]) <= 0.0:
+        seconds = float(found[1]) * _UNITS_S[found[2] or "s"] if found else 0.0
+        if not 0.0 < seconds <= _LONGEST_S:
             self.fail(f"{value!r} is not a time such as 90s, 30m, 2h or 1d", param, ctx)
-        return float(found[1]) * _UNITS_S[found[2] or "s"]
+        return seconds
 
 
 @click.command()
@@ -34,13 +36,24 @@ def stop(*, home: str | None) -> None:
     from peer.daemon import client, lock
 
     where = resolve_home(home)
-    status = client.command(where, "stop")
+    pid = client.command(where, "stop")["pid"]
     if not lock.wait_until_free(where, _STOP_TIMEOUT_S):
         raise CtpeerError(
-            f"the daemon (process {status['pid']}) has not ended within {_STOP_TIMEOUT_S:.0f} s; "
+            f"the daemon (process {pid}) has not ended within {_STOP_TIMEOUT_S:.0f} s; "
             "look at `ctpeer logs`, or kill that process"
         )
-    click.echo(f"stopped at epoch {status['epoch']}")
+    last = client.last_status(where)
+    if last is None or last["epoch"] is None:
+        click.echo("stopped before anything was loaded")
+        return
+    saved = last["checkpoint"]["epoch"] if last["checkpoint"] else None
+    if saved != last["epoch"]:
+        newest = "none" if saved is None else f"of epoch {saved}"
+        raise CtpeerError(
+            f"stopped at epoch {last['epoch']}, but the newest checkpoint is {newest}: "
+            f"{last['reason']}; look at `ctpeer logs`"
+        )
+    click.echo(f"stopped at epoch {last['epoch']}")
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """`ctpeer logs`: the end of the log, and what is added to it."""
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -33,7 +34,8 @@ def logs(*, follow: bool, lines: int, home: str | None) -> None:
             f"there is no log at {path}; has a daemon ever run on this home?"
         ) from error
     if follow:
-        _follow(path, place)
+        with contextlib.suppress(KeyboardInterrupt):
+            _follow(path, place)
 
 
 def _follow(path: Path, place: int) -> None:

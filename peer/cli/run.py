@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +12,15 @@ from peer.config.home import resolve_home
 from peer.errors import ConfigurationError, DamagedError, UsageError
 from peer.run.directory import RunDirectory
 from peer.run.signature import signers
+
+if TYPE_CHECKING:
+    from peer.cli.architecture import ModelChoice
+    from peer.config.section import Section
+
+_SectionT = TypeVar("_SectionT", bound="Section")
+
+TASKS = ("causal-lm", "masked-lm")
+"""The names in the tasks' registry, which cannot be asked without loading torch."""
 
 _ARCHITECTURE_FLAGS = {
     "model": "--model",
@@ -29,7 +38,7 @@ def run() -> None:
 @run.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--name", help="The run's name; the directory's if not given.")
-@click.option("--task", default="causal-lm", show_default=True, help="causal-lm or masked-lm.")
+@click.option("--task", type=click.Choice(TASKS), default="causal-lm", show_default=True)
 @click.option("--data", required=True, help="A folder with an index.json, or demo:NAME.")
 @click.option("--tokenizer", help="A tokenizer.json, a pretrained directory or a hub name.")
 @click.option(
@@ -46,9 +55,18 @@ def run() -> None:
 @click.option("--model-config", type=click.Path(path_type=Path), help="A transformers config.json.")
 @click.option("--model-from", help="The architecture of a pretrained directory or hub name.")
 @click.option("--pretrained", help="The architecture and weights of a directory or hub name.")
-@click.option("--seed", type=int, default=0, help="For weights that start from scratch.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    help="For weights that start from scratch.",
+)
 @click.option("--sequence-length", type=int, default=128, show_default=True, help="Tokens a row.")
-@click.option("--mask-probability", type=float, help="For masked-lm. [default: 0.15]")
+@click.option(
+    "--mask-probability",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    help="For masked-lm. [default: 0.15]",
+)
 @click.option(
     "--target-loss-terms",
     type=int,
@@ -74,7 +92,11 @@ def run() -> None:
 @click.option("--total-epochs", type=int, help="Where a linear decay ends.")
 @click.option("--floor", type=float, help="The factor that a decay does not go below.")
 @click.option(
-    "--evaluation-rows", type=int, default=256, show_default=True, help="Held-out rows scored."
+    "--evaluation-rows",
+    type=click.IntRange(1, 10**6),
+    default=256,
+    show_default=True,
+    help="Held-out rows scored.",
 )
 @home_option
 @json_option
@@ -157,50 +179,49 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: They contradict each other, or a value makes no sense.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from peer.run.manifest import SGD, AdamW, BatchSection, ScheduleSection, TaskSection
+
+    if flags["mask_probability"] is not None and flags["task"] != "masked-lm":
+        raise UsageError(f"--mask-probability is for masked-lm, not for {flags['task']}")
+    if flags["floor"] is not None and flags["decay"] == "constant":
+        raise UsageError("--floor has a meaning only with a --decay")
+    task = {"name": flags["task"], "sequence_length": flags["sequence_length"]}
+    task["options"] = _given(flags, "mask_probability")
+    adamw = flags["optimizer"] == "adamw"
+    rate = 1e-3 if adamw else 0.1
+    optimizer = {"name": flags["optimizer"], "lr": rate, "max_grad_norm": None}
+    optimizer |= _given(flags, "lr", "weight_decay")
+    if flags["max_grad_norm"] != 0.0:
+        optimizer |= _given(flags, "max_grad_norm")
+    schedule = _given(flags, "warmup_epochs", "decay", "total_epochs", "floor")
+    return {
+        "name": _name(flags["name"] or directory.resolve().name.lower().replace("_", "-")),
+        "task": _section(TaskSection, task),
+        "data": flags["data"],
+        "tokenizer": flags["tokenizer"],
+        "vocabulary": flags["vocab_size"],
+        "model": _model(flags),
+        "seed": flags["seed"],
+        "optimizer": _section(AdamW, optimizer) if adamw else _section(SGD, optimizer),
+        "schedule": _section(ScheduleSection, schedule),
+        "batch": _section(BatchSection, _given(flags, "target_loss_terms")),
+        "max_rows": flags["evaluation_rows"],
+    }
+
+
+def _given(flags: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: flags[name] for name in names if flags[name] is not None}
+
+
+def _section(kind: type[_SectionT], fields: dict[str, Any]) -> _SectionT:
+    from pydantic import ValidationError
 
     from peer.config.section import explain
-    from peer.run.manifest import BatchSection, Optimizer, ScheduleSection, TaskSection
 
-    given = [flag for field, flag in _ARCHITECTURE_FLAGS.items() if flags[field] is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} contradict each other; give one of them")
-    sizes = {key: flags[key] for key in ("layers", "hidden", "heads") if flags[key] is not None}
-    if sizes and given not in ([], ["--model"]):
-        raise UsageError(f"--{next(iter(sizes))} sizes a --model, not what {given[0]} gives")
-    options = {}
-    if flags["mask_probability"] is not None:
-        options["mask_probability"] = flags["mask_probability"]
-    optimizer = {
-        "name": flags["optimizer"],
-        "lr": flags["lr"] or {"adamw": 1e-3, "sgd": 0.1}[flags["optimizer"]],
-        "max_grad_norm": flags["max_grad_norm"] or None,
-    }
-    if flags["weight_decay"] is not None:
-        optimizer["weight_decay"] = flags["weight_decay"]
-    schedule = {"warmup_epochs": flags["warmup_epochs"], "decay": flags["decay"]}
-    schedule |= {key: flags[key] for key in ("total_epochs", "floor") if flags[key] is not None}
-    task = {
-        "name": flags["task"],
-        "sequence_length": flags["sequence_length"],
-        "options": options,
-    }
     try:
-        return {
-            "name": _name(flags["name"] or directory.resolve().name.lower().replace("_", "-")),
-            "task": TaskSection.model_validate(task),
-            "data": flags["data"],
-            "tokenizer": flags["tokenizer"],
-            "vocabulary": flags["vocab_size"],
-            "model": _model(flags, sizes),
-            "seed": flags["seed"],
-            "optimizer": TypeAdapter(Optimizer).validate_python(optimizer),
-            "schedule": ScheduleSection.model_validate(schedule),
-            "batch": BatchSection(target_loss_terms=flags["target_loss_terms"]),
-            "max_rows": flags["evaluation_rows"],
-        }
+        return kind.model_validate(fields)
     except ValidationError as error:
-        raise UsageError(explain(error, ScheduleSection)) from error
+        raise UsageError(explain(error, kind).removeprefix("the file: ")) from error
 
 
 def _name(text: str) -> str:
@@ -217,9 +238,15 @@ def _name(text: str) -> str:
         ) from error
 
 
-def _model(flags: dict[str, Any], sizes: dict[str, int]) -> Any:
+def _model(flags: dict[str, Any]) -> "ModelChoice":
     from peer.cli.architecture import PRESETS, ModelChoice, Size
 
+    given = [flag for field, flag in _ARCHITECTURE_FLAGS.items() if flags[field] is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} contradict each other; give one of them")
+    sizes = _given(flags, "layers", "hidden", "heads")
+    if sizes and given not in ([], ["--model"]):
+        raise UsageError(f"--{next(iter(sizes))} sizes a --model, not what {given[0]} gives")
     preset = flags["model"]
     if preset is not None and PRESETS.get(preset) != flags["task"]:
         fitting = [name for name, task in PRESETS.items() if task == flags["task"]]
@@ -227,9 +254,12 @@ def _model(flags: dict[str, Any], sizes: dict[str, int]) -> Any:
             f"--model {preset} is no small model for {flags['task']}; there are "
             f"{', '.join(fitting) or 'none'}, or give one with --model-config"
         )
+    size = Size(**sizes)
+    if size.hidden % size.heads:
+        raise UsageError(f"--hidden {size.hidden} is not a multiple of --heads {size.heads}")
     return ModelChoice(
         preset=preset,
-        size=Size(**sizes),
+        size=size,
         config_file=flags["model_config"],
         architecture_of=flags["model_from"],
         weights_of=flags["pretrained"],

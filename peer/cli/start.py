@@ -25,9 +25,19 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
 @click.option("--paused", is_flag=True, help="Load everything, but begin only on `ctpeer resume`.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="End when this epoch is complete.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=int, help="torch's threads; one less than the cores if not given.")
-@click.option("--micro-batch", type=int, help="Samples at once; found out if not given.")
-@click.option("--metrics-port", type=int, help="Where to serve /metrics; 8470 if it is free.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="torch's threads; one less than the cores if not given.",
+)
+@click.option(
+    "--micro-batch", type=click.IntRange(1, 65536), help="Samples at once; found out if not given."
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Where to serve /metrics; 8470 if it is free.",
+)
 @click.option("--plain", is_flag=True, help="Print log lines, also on a terminal.")
 def start(  # noqa: PLR0913 one parameter an option
     *,

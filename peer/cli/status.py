@@ -1,5 +1,6 @@
 """`ctpeer status`: what the daemon does, once or again and again."""
 
+import contextlib
 import json
 import sys
 import time
@@ -28,13 +29,19 @@ def status(*, as_json: bool, watch: bool, home: str | None) -> None:
     if not watch:
         now = get_status(where)
         click.echo(json.dumps(now, indent=2) if as_json else plain(now))
-    elif as_json or not sys.stdout.isatty():
-        while True:
-            now = get_status(where)
-            click.echo(json.dumps(now) if as_json else plain(now) + "\n")
-            time.sleep(_INTERVAL_S)
-    else:
-        _watch(where)
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        if as_json or not sys.stdout.isatty():
+            _print_again_and_again(where, as_json=as_json)
+        else:
+            _watch(where)
+
+
+def _print_again_and_again(home: Home, *, as_json: bool) -> None:
+    while True:
+        now = get_status(home)
+        click.echo(json.dumps(now) if as_json else plain(now) + "\n")
+        time.sleep(_INTERVAL_S)
 
 
 def _watch(home: Home) -> None:

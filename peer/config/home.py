@@ -1,5 +1,6 @@
 """The home: the one folder in which a daemon keeps everything."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -56,6 +57,12 @@ class Home:
     def runs_path(self) -> Path:
         """The runs, each in a folder named by its id."""
         return self.path / "runs"
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of the runs that lie here."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(path.name for path in self.runs_path.iterdir() if path.is_dir())
+        return []
 
     def run_path(self, run_id: str) -> Path:
         """Return the folder of one run."""

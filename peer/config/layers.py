@@ -5,6 +5,7 @@ list is written with commas there.
 """
 
 import dataclasses
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -51,16 +52,19 @@ def load_settings(
         ("environment", _environment(environment)),
         ("flag", {name: value for name, value in flags.items() if value is not None}),
     ]
-    merged: dict[str, dict[str, object]] = {}
+    merged: Values = {}
     origins = {name: "default" for name, _ in _leaves(Settings().model_dump())}
     for origin, values in layers:
         for name, value in values.items():
             _check_known(name, origin)
-            section, _, key = name.partition(".")
-            merged.setdefault(section, {})[key] = value
+            merged[name] = value
             origins[name] = _spell(origin, name)
+    typed = {name: merged[name] for name in layers[0][1] if origins[name] == layers[0][0]}
     try:
-        return Layered(Settings.model_validate(merged), origins)
+        # TOML has types, the environment has only text. By way of JSON, whose strict reading lets
+        # a list be a tuple but no boolean be a number.
+        Settings.model_validate_json(json.dumps(_nested(typed), default=str), strict=True)
+        return Layered(Settings.model_validate(_nested(merged)), origins)
     except ValidationError as error:
         name = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
         where = origins.get(name, str(path))
@@ -121,3 +125,11 @@ def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             continue
         for key, value in values.items():
             yield f"{section}.{key}", value
+
+
+def _nested(values: Values) -> dict[str, dict[str, object]]:
+    tree: dict[str, dict[str, object]] = {}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        tree.setdefault(section, {})[key] = value
+    return tree

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from peer.config.section import Section
 
@@ -41,6 +41,13 @@ class DataSettings(Section):
     max_bytes: int | None = Field(default=None, ge=1)
     private: Path | None = None
 
+    @field_validator("private")
+    @classmethod
+    def _private_folder_is_the_same_wherever_we_start(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.expanduser().is_absolute():
+            raise ValueError(f"give an absolute path instead of {str(path)!r}")
+        return path
+
 
 class CheckpointSettings(Section):
     """How often checkpoints are written, and how many stay."""
@@ -58,16 +65,16 @@ class EvaluationSettings(Section):
 class MetricsSettings(Section):
     """Where /metrics is served; without a port 8470 is taken, or a free one if it is not free."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     port: int | None = Field(default=None, ge=0, le=65535)
 
 
 class WorkerSettings(Section):
     """How long the worker may say nothing before it is taken for hung and started again."""
 
-    hang_timeout_s: Seconds = 300.0
+    hang_timeout_s: float = Field(default=300.0, ge=2.0, le=1e7, allow_inf_nan=False)
     start_timeout_s: Seconds = 900.0
-    stop_timeout_s: Seconds = 30.0
+    stop_timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0, allow_inf_nan=False)
 
 
 class LogSettings(Section):

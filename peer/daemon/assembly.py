@@ -71,7 +71,7 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
         place = Place.beginning(stream.cursor, micro_batch, get_rng(device))
     else:
         state = checkpoint.state
-        place = _resumed_place(checkpoint, settings, micro_batch, emit)
+        place = _resumed_place(checkpoint, begin, micro_batch, emit)
     precision = resolve_precision(settings.compute.precision, device)
     trainer = Trainer(
         Workbench(
@@ -131,15 +131,15 @@ def _initial_state(run: RunDirectory, schema: Schema) -> GlobalState:
     return GlobalState(epoch=0, schema=schema, parameters=parameters, optimizer=slots)
 
 
-def _resumed_place(
-    checkpoint: Checkpoint, settings: Settings, micro_batch: int, emit: Emit
-) -> Place:
+def _resumed_place(checkpoint: Checkpoint, begin: Begin, micro_batch: int, emit: Emit) -> Place:
     """Return the checkpoint's place with the micro-batch that this start allows."""
     saved = checkpoint.place.micro_batch
-    wanted = settings.compute.micro_batch
-    allowed = micro_batch if wanted is not None else min(saved, micro_batch)
+    asked = begin.settings["compute"]["micro_batch"] is not None
+    allowed = micro_batch if asked else min(saved, micro_batch)
     if allowed != saved:
-        reason = "the configuration asks for it" if wanted is not None else "out of memory"
+        reason = "the settings ask for it" if asked else "no larger one is asked for any more"
+        if begin.micro_batch_divisor > 1:
+            reason = "out of memory"
         emit(MicroBatchChanged(samples_before=saved, samples_after=allowed, reason=reason))
     return checkpoint.place.with_micro_batch(allowed)
 

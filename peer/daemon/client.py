@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from peer.config.home import Home
+from peer.daemon import lock
 from peer.errors import CtpeerError, NotRunningError
 
 TIMEOUT_S = 5.0
@@ -44,14 +45,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _ask(home: Home, method: str, target: str, body: str | None) -> dict[str, Any]:
+    if not home.socket_path.exists():
+        raise _missing(home)
     headers = {"Content-Type": "application/json"} if body is not None else {}
     try:
         with contextlib.closing(_UnixConnection(str(home.socket_path))) as connection:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NotRunningError(_not_running(home)) from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise _missing(home) from error
     except PermissionError as error:
         raise CtpeerError(
             f"the daemon on the home {home.path} belongs to somebody else; ask as that user, "
@@ -62,15 +65,36 @@ def _ask(home: Home, method: str, target: str, body: str | None) -> dict[str, An
             f"the daemon on the home {home.path} does not answer ({error or 'no words'}); if it "
             "stays so, end the process that its file `lock` names and start again"
         ) from error
-    if not isinstance(answer, dict) or "error" in answer:
-        raise CtpeerError(f"the daemon refuses: {answer}")
+    if not isinstance(answer, dict):
+        raise CtpeerError(f"the daemon on the home {home.path} answers with something else")
+    if "error" in answer:
+        raise CtpeerError(str(answer["error"]))
     return answer
+
+
+def _missing(home: Home) -> CtpeerError:
+    """Return the error about a daemon that does not listen."""
+    holder = lock.holder(home)
+    if holder is not None:
+        return CtpeerError(
+            f"a daemon (process {holder}) holds the home {home.path} but does not listen: it is "
+            f"just starting or ending, or its control.sock was deleted; `kill {holder}` ends it"
+        )
+    return NotRunningError(_not_running(home))
+
+
+def last_status(home: Home) -> dict[str, Any] | None:
+    """Return the status as the last daemon on `home` left it, or None."""
+    try:
+        status = json.loads(home.last_status_path.read_text())
+        return status if isinstance(status, dict) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _not_running(home: Home) -> str:
     sentence = f"no daemon runs on the home {home.path}; `ctpeer start` starts one"
-    try:
-        last = json.loads(home.last_status_path.read_text())
-        return f"{sentence} (the last one stood at epoch {last['epoch']}: {last['reason']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    last = last_status(home)
+    if last is None or last.get("epoch") is None:
         return sentence
+    return f"{sentence} (the last one stood at epoch {last['epoch']}: {last['reason']})"

@@ -1,13 +1,12 @@
 """What the supervisor answers: commands on a Unix socket, metrics on a TCP port.
 
-Whoever can open the socket commands the daemon, so it is its owner's alone (0600, in a 0700
-home). The port serves only `/metrics`.
+Whoever can open the socket commands the daemon, so it is its owner's alone (0600). The port serves
+only `/metrics`.
 """
 
 import contextlib
 import json
 import math
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
@@ -75,9 +74,9 @@ class _Control:
     async def pause(self, request: web.Request) -> web.Response:
         try:
             for_s = _pause_seconds(await request.json() if request.can_read_body else {})
+            self._supervisor.pause("paused by you", for_s)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=HTTPStatus.BAD_REQUEST)
-        self._supervisor.pause("paused by you", for_s)
         return await self.status(request)
 
     async def resume(self, request: web.Request) -> web.Response:
@@ -117,7 +116,7 @@ def _listen(settings: MetricsSettings) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(
             f"/metrics cannot be served on {settings.host} port {wanted or 'any'}: "
-            f"{os.strerror(error.errno) if error.errno else error}; choose another address with "
+            f"{error.strerror or error}; choose another address with "
             "--metrics-port, or host and port under [metrics] in peer.toml"
         ) from error
 

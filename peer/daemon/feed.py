@@ -12,7 +12,7 @@ from peer.data.source import ShardSources
 from peer.data.stream import Cursor, Examples, Stream
 from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError, DamagedError
-from peer.events import Message, ShardChoice, ShardQuarantined
+from peer.events import Heartbeat, Message, ShardChoice, ShardQuarantined
 from peer.run.directory import RunDirectory
 from peer.tasks.task import HeldOutRows, Task
 
@@ -41,7 +41,14 @@ class Feed:
     def stream(self, seed: bytes, cursor: Cursor | None) -> Stream:
         """Return the rows of the chosen shards without end, from `cursor` on if there is one."""
         shards = [choice.shard for choice in self.choices]
-        return Stream(shards, self.open_shard, seed, cursor, self._quarantine)
+        return Stream(
+            shards,
+            self.open_shard,
+            seed,
+            cursor,
+            on_quarantine=self._quarantine,
+            on_wait=lambda: self.emit(Heartbeat()),
+        )
 
     def heldout_rows(self) -> HeldOutRows:
         """Return the rows that the manifest's evaluation scores.

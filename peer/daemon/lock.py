@@ -23,9 +23,9 @@ def hold(home: Home) -> Iterator[None]:
     descriptor = os.open(home.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not _lock(descriptor, fcntl.LOCK_EX, time.monotonic() + _TIMEOUT_S):
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             raise ConfigurationError(
-                f"a daemon (process {holder}) already runs on the home {home.path}; look at it "
+                f"a daemon (process {pid}) already runs on the home {home.path}; look at it "
                 "with `ctpeer status`, end it with `ctpeer stop`, or choose another --home"
             )
         os.ftruncate(descriptor, 0)
@@ -35,11 +35,18 @@ def hold(home: Home) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder(home: Home) -> str | None:
+    """Return the process id of the daemon that holds the lock of `home`, or None."""
+    if wait_until_free(home, 0.0):
+        return None
+    return home.lock_path.read_text(errors="replace").strip()
+
+
 def wait_until_free(home: Home, timeout_s: float) -> bool:
     """Wait until nobody holds the lock of `home`; return False if `timeout_s` pass before."""
     try:
         descriptor = os.open(home.lock_path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return True
     try:
         return _lock(descriptor, fcntl.LOCK_SH, time.monotonic() + timeout_s)

@@ -1,9 +1,11 @@
 """The training loop: work, average, save, evaluate, until there is a reason to leave."""
 
 import dataclasses
+import errno
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from peer import __version__
 from peer.checkpoint.format import Checkpoint
@@ -17,6 +19,7 @@ from peer.events import (
     CheckpointWritten,
     Evaluated,
     Finished,
+    Heartbeat,
     Message,
     Phase,
     PhaseChanged,
@@ -32,7 +35,10 @@ from peer.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-_PAUSE_HEARTBEAT_S = 5.0
+_Result = TypeVar("_Result")
+
+_HEARTBEAT_S = 1.0
+_LONGEST_FAILURE_PAUSE_S = 10.0
 _BESIDE_TIMEOUT_S = 600.0
 _SAVE_SHARE = 20
 """Writing checkpoints takes at most one part in this many of the time."""
@@ -76,22 +82,27 @@ class TrainingLoop:
         self._save_due_s = parts.clock.monotonic_s() + parts.settings.checkpoint.interval_s
         self._evaluate_due_s = 0.0
         self._evaluated_epoch = -1
+        self._beaten_s = 0.0
+        self._failures, self._failing = 0, ""
 
     def run(self, orders: Orders, max_epochs: int | None) -> Finished:
         """Train until a command or `max_epochs` says to leave; the last epoch is on the disk."""
         reason = f"epoch {max_epochs}, the last one asked for, is complete"
         while max_epochs is None or self._trainer.state.epoch < max_epochs:
-            if orders.leave_now:
-                reason = "asked to stop"
+            if orders.leave_now is not None:
+                reason = orders.leave_now
                 break
             if orders.paused is not None:
                 self._sit_out(orders)
                 continue
             self._evaluate_if_due()
-            self._enter(Phase.TRAINING, "gathering the epoch's batch")
+            self._enter(Phase.TRAINING, f"gathering the epoch's batch{self._failing}")
             if not self._trainer.work(lambda: self._interrupted(orders)):
                 continue
-            if self._average() and orders.leave_after_epoch:
+            if not self._average():
+                orders.wait(self._failure_pause_s())
+                continue
+            if orders.leave_after_epoch:
                 reason = "asked to finish, and the epoch is complete"
                 break
             self._save_if_due()
@@ -108,14 +119,13 @@ class TrainingLoop:
         self._enter(Phase.AVERAGING, "a group of one")
         trainer, clock = self._trainer, self._parts.clock
         started_s = clock.monotonic_s()
-        root = self._root.result(_BESIDE_TIMEOUT_S)
+        root = self._beside_result(self._root)
         contribution = trainer.contribution(root)
         gathered_s = clock.monotonic_s()
         base = Base(self._parts.run_id, self._generation, trainer.state.epoch, root)
         match self._parts.rounds.run(base, contribution):
             case Failed() as failed:
-                log.warning("round failed: %s", failed.detail)
-                self._parts.emit(RoundFailed(reason=failed.failure, detail=failed.detail))
+                self._note_failure(failed)
                 if not failed.keep:
                     trainer.discard()
                 return False
@@ -131,10 +141,23 @@ class TrainingLoop:
                 self._note_commit(contribution, committed, phases)
         return True
 
+    def _note_failure(self, failed: Failed) -> None:
+        self._failures += 1
+        self._failing = f"; {self._failures} rounds in a row failed: {failed.detail}"
+        # Powers of two, so that a model that diverged for good does not fill the log.
+        if self._failures.bit_count() == 1:
+            log.warning("%d rounds in a row failed: %s", self._failures, failed.detail)
+        self._parts.emit(RoundFailed(reason=failed.failure, detail=failed.detail))
+
+    def _failure_pause_s(self) -> float:
+        """Return how long to wait after a failed round: not at all at first, then ever longer."""
+        return min(_LONGEST_FAILURE_PAUSE_S, 0.01 * (1 << min(self._failures - 1, 20)))
+
     def _note_commit(
         self, contribution: Contribution, committed: Committed, phases: dict[str, float]
     ) -> None:
         parts = self._parts
+        self._failures, self._failing = 0, ""
         self._certificate = committed.certificate.to_json()
         self._root = self._start_root()
         parts.emit(
@@ -185,7 +208,8 @@ class TrainingLoop:
         try:
             size_bytes = self._parts.store.save(checkpoint)
         except OSError as error:
-            text = f"checkpoint not written: {error.strerror or error}; free some space"
+            advice = "free some space" if _is_full(error) else "mend that"
+            text = f"checkpoint not written: {error.strerror or error}; {advice}"
             log.error("%s; training goes on, and the next epochs try again", text)  # noqa: TRY400
             emit(CheckpointFailed(reason=text))
             self._save_due_s = clock.monotonic_s() + min(interval_s, 5.0)
@@ -205,7 +229,7 @@ class TrainingLoop:
 
     def _wait_for_save(self) -> None:
         if self._save is not None:
-            self._save.result(_BESIDE_TIMEOUT_S)
+            self._beside_result(self._save)
             self._save = None
 
     def _save_now(self) -> None:
@@ -227,7 +251,7 @@ class TrainingLoop:
         parts, epoch = self._parts, self._trainer.state.epoch
         self._enter(Phase.EVALUATING, f"scoring epoch {epoch} on held-out data")
         started_s = parts.clock.monotonic_s()
-        score = self._trainer.evaluate(parts.heldout)
+        score = self._trainer.evaluate(parts.heldout, self._beat)
         ended_s = parts.clock.monotonic_s()
         seconds = ended_s - started_s
         interval_s = parts.settings.evaluation.interval_s
@@ -243,27 +267,52 @@ class TrainingLoop:
             )
         )
 
+    def _beat(self) -> None:
+        """Give a sign of life, at most once a second."""
+        now_s = self._parts.clock.monotonic_s()
+        if now_s - self._beaten_s >= _HEARTBEAT_S:
+            self._beaten_s = now_s
+            self._parts.emit(Heartbeat())
+
     def _sit_out(self, orders: Orders) -> None:
         """Pause: give the device back, keep the contribution, say so now and then."""
         self._save_now()
         self._trainer.suspend()
-        while orders.paused is not None and not orders.leave_now:
+        while orders.paused is not None and orders.leave_now is None:
             self._enter(Phase.PAUSED, orders.paused)
-            orders.wait(_PAUSE_HEARTBEAT_S)
-        if not orders.leave_now:
+            orders.wait(_HEARTBEAT_S)
+        if orders.leave_now is None:
             self._trainer.awaken()
 
     def _leave(self, orders: Orders, reason: str) -> Finished:
-        if not orders.leave_now:
+        if orders.leave_now is None:
             self._enter(Phase.FINISHING, reason)
             if self._evaluated_epoch != self._trainer.state.epoch:
                 self._evaluate()
         self._save_now()
-        if self._saved_epoch != self._trainer.state.epoch:
+        epoch = self._trainer.state.epoch
+        saved = self._saved_epoch == epoch
+        if not saved:
             reason += "; its checkpoint could not be written"
-        root = self._root.result(_BESIDE_TIMEOUT_S)
+        root = self._beside_result(self._root)
         self._beside.shutdown()
-        return Finished(epoch=self._trainer.state.epoch, state_root=root, reason=reason)
+        return Finished(epoch=epoch, state_root=root, reason=reason, saved=saved)
+
+    def _beside_result(self, future: "Future[_Result]") -> _Result:
+        """Return what the thread beside training makes, with a sign of life while it takes."""
+        deadline_s = self._parts.clock.monotonic_s() + _BESIDE_TIMEOUT_S
+        while True:
+            try:
+                return future.result(_HEARTBEAT_S)
+            except TimeoutError:
+                if self._parts.clock.monotonic_s() > deadline_s:
+                    raise
+                self._parts.emit(Heartbeat())
 
     def _enter(self, phase: Phase, reason: str) -> None:
         self._parts.emit(PhaseChanged(phase=phase, reason=reason))
+
+
+def _is_full(error: OSError) -> bool:
+    """Return whether the disk is full; safetensors says so in words only."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)

@@ -40,9 +40,13 @@ class Orders:
         return self._paused
 
     @property
-    def leave_now(self) -> bool:
-        """Whether to leave without completing the epoch: stopped, or finished while paused."""
-        return self._stop or (self._finish and self._paused is not None)
+    def leave_now(self) -> str | None:
+        """Why to leave without completing the epoch, or None."""
+        if self._stop:
+            return "asked to stop"
+        if self._finish and self._paused is not None:
+            return "asked to finish while paused"
+        return None
 
     @property
     def leave_after_epoch(self) -> bool:

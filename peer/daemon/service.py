@@ -52,8 +52,8 @@ def last_or_demo_run(home: Home) -> RunDirectory:
         ConfigurationError: Its manifest makes no sense.
     """
     with contextlib.suppress(FileNotFoundError):
-        run_id = home.last_run_path.read_text().strip()
-        if run_id and home.run_path(run_id).is_dir():
+        run_id = home.last_run_path.read_text(errors="replace").strip()
+        if run_id in home.run_ids():
             return RunDirectory.open(home.run_path(run_id))
         log.warning("the run that ran last, %r, is gone; the demo run takes its place", run_id)
     return RunDirectory.open(demo_run_path())
@@ -78,7 +78,7 @@ async def serve(
     ):
         supervisor.metrics_url = metrics_url
         log.info("metrics: %s", metrics_url)
-        shown = asyncio.create_task(view(supervisor)) if view is not None else None
+        shown = asyncio.create_task(_show(view, supervisor)) if view is not None else None
         try:
             return await supervisor.run(paused=paused)
         finally:
@@ -86,6 +86,14 @@ async def serve(
                 shown.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await shown
+
+
+async def _show(view: View, supervisor: Supervisor) -> None:
+    """Run the view; a terminal that goes away ends the view, not the daemon."""
+    try:
+        await view(supervisor)
+    except OSError as error:
+        log.warning("the view on the terminal ended: %s", error)
 
 
 def make_supervisor(

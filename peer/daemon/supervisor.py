@@ -29,6 +29,7 @@ from peer.events import (
     Finished,
     LogLine,
     Message,
+    MicroBatchChanged,
     OutOfMemory,
     Pause,
     PhaseChanged,
@@ -37,19 +38,21 @@ from peer.events import (
     RoundCommitted,
     RoundFailure,
     Stop,
+    WorkRepeated,
 )
 from peer.observe.metrics import Metrics
 from peer.observe.status import Snapshot, Surroundings, render
 
 log = logging.getLogger(__name__)
 
-EXIT_OUT_OF_MEMORY = 75
-EXIT_REFUSED = 78
-
 _TICK_S = 0.5
 _QUIET_AFTER_S = 10.0
 _LAST_STATUS_INTERVAL_S = 10.0
 _EPOCH_LOG_INTERVAL_S = 10.0
+_STOPPING_SILENCE_S = 5.0
+"""How long a worker that was told to stop may say nothing; a checkpoint under way speaks."""
+_DEATHS_KEPT = 32
+_HALF_A_DAY_S = 43_200.0
 
 
 class Supervisor:
@@ -90,11 +93,12 @@ class Supervisor:
         self._deaths: list[Death] = []
         self._divisor = 1
         self._paused: str | None = None
-        self._resume_timer: asyncio.TimerHandle | None = None
+        self._resume_at_s: float | None = None
         self._leaving: Trigger | None = None
         self._wake = asyncio.Event()
         self._refused: str | None = None
         self._finished: Finished | None = None
+        self._unsaved = False
         self._out_of_memory = False
         self._hung = False
         self._status_saved_s = self._epoch_logged_s = -_LAST_STATUS_INTERVAL_S
@@ -102,20 +106,24 @@ class Supervisor:
     # ---- what others ask for
 
     def pause(self, reason: str, for_s: float | None = None) -> None:
-        """Pause, until `resume` or for `for_s`; kept over restarts of the worker."""
+        """Pause, until `resume` or for `for_s`; kept over restarts of the worker.
+
+        Raises:
+            ValueError: The daemon is about to end.
+        """
+        if self._leaving is not None:
+            raise ValueError(f"the daemon is {self.state} and will end; there is nothing to pause")
+        self._resume_at_s = None
         if for_s is not None:
-            until = _clock_time(self._clock.now_s() + for_s)
-            reason = f"{reason} until {until}"
-        self._cancel_timer()
-        if for_s is not None:
-            loop = asyncio.get_running_loop()
-            self._resume_timer = loop.call_later(for_s, self.resume)
+            # On the wall clock, which goes on while a laptop sleeps.
+            self._resume_at_s = self._clock.now_s() + for_s
+            reason = f"{reason} until {_clock_time(self._resume_at_s, for_s)}"
         self._paused = reason
         self._send(Pause(reason=reason))
 
     def resume(self) -> None:
         """Undo `pause`."""
-        self._cancel_timer()
+        self._resume_at_s = None
         self._paused = None
         self._send(Resume())
 
@@ -128,16 +136,22 @@ class Supervisor:
         self._wake.set()
 
     def stop(self) -> None:
-        """Write a checkpoint of the last epoch and end; a second call ends at once."""
+        """Write a checkpoint of the last epoch and end."""
         if self._leaving is Trigger.STOP:
-            if self._worker is not None:
-                self._worker.kill()
             return
         self._leaving = Trigger.STOP
+        log.info("stopping, as asked")
         self._follow(Trigger.STOP, "stopping, as asked")
         self._wake.set()
         if self._worker is not None:
             self._stop_worker(self._worker)
+
+    def interrupt(self) -> None:
+        """Stop; at the second time, end at once without a checkpoint."""
+        if self._leaving is Trigger.STOP and self._worker is not None:
+            log.warning("interrupted twice: the worker is killed")
+            self._worker.kill()
+        self.stop()
 
     def status(self) -> dict[str, Any]:
         """Return the status as JSON has it."""
@@ -170,7 +184,10 @@ class Supervisor:
     # ---- running
 
     async def run(self, *, paused: bool = False) -> int:
-        """Keep a worker running until told to leave; return the daemon's exit code.
+        """Keep a worker running until told to leave.
+
+        Returns:
+            The daemon's exit code: 1 if the last epoch is not on the disk.
 
         Raises:
             ConfigurationError: The worker cannot run as configured.
@@ -178,8 +195,13 @@ class Supervisor:
         if paused:
             self._paused = "started paused; `ctpeer resume` begins"
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self.stop)
+        handlers = {
+            signal.SIGTERM: self.stop,
+            signal.SIGHUP: self.stop,
+            signal.SIGINT: self.interrupt,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         ticking = asyncio.create_task(self._tick())
         try:
             while self._leaving is not Trigger.STOP:
@@ -193,13 +215,13 @@ class Supervisor:
             ticking.cancel()
             if self._worker is not None:
                 self._worker.kill()
-            self._cancel_timer()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in handlers:
                 loop.remove_signal_handler(number)
             self._save_last_status()
+        log.info("%s: %s", self.state, self._reason)
         if self._refused is not None:
             raise ConfigurationError(self._refused)
-        return 0
+        return 1 if self._unsaved else 0
 
     async def _one_worker(self) -> float | None:
         """Run a worker to its end; return the seconds to wait for the next, or None to leave."""
@@ -243,20 +265,22 @@ class Supervisor:
     def _judge(self, code: int, *, out_of_memory: bool) -> float | None:
         """Decide what follows a worker's end."""
         if code == 0 and self._finished is not None:
+            self._unsaved = not self._finished.saved
             self._follow(Trigger.END, self._finished.reason)
             log.info("finished at epoch %d: %s", self._finished.epoch, self._finished.reason)
             return None
         if self._leaving is Trigger.STOP:
-            self._follow(Trigger.END, "stopped; the worker did not end by itself and was killed")
+            self._unsaved = True
+            self._follow(Trigger.END, f"stopped; the worker did not end well ({_ending(code)})")
             return None
         failure = FailureClass.CRASH
-        if code == EXIT_REFUSED:
+        if code == ConfigurationError.exit_code:
             failure = FailureClass.CONFIGURATION
         elif self._hung:
             failure = FailureClass.HANG
         elif out_of_memory:
             failure = FailureClass.OUT_OF_MEMORY
-        self._deaths.append(Death(failure, self._clock.monotonic_s()))
+        self._deaths = [*self._deaths[-_DEATHS_KEPT:], Death(failure, self._clock.monotonic_s())]
         self.snapshot.worker_died(failure)
         self.metrics.worker_died(failure)
         decision, reason = decide(self._deaths, self._divisor)
@@ -274,7 +298,7 @@ class Supervisor:
     def _take(self, message: Message | Junk) -> None:
         now_s = self._heard_s = self._clock.monotonic_s()
         if isinstance(message, Junk):
-            self.metrics.junk.inc()
+            self.metrics.message_refused()
             log.warning("the worker said something that makes no sense: %s", message.text[:200])
             return
         self.snapshot.apply(message, now_s)
@@ -287,6 +311,15 @@ class Supervisor:
                 logging.getLogger(message.logger).log(level, "%s", message.text)
             case RoundCommitted():
                 self._log_epoch(now_s)
+            case MicroBatchChanged():
+                log.warning(
+                    "the micro-batch is %d instead of %d: %s",
+                    message.samples_after,
+                    message.samples_before,
+                    message.reason,
+                )
+            case WorkRepeated():
+                log.warning("%d tokens of lost work are trained on again", message.tokens)
             case Refused():
                 self._refused = message.text
             case OutOfMemory():
@@ -312,14 +345,19 @@ class Supervisor:
         """Kill a worker that says nothing for too long."""
         while True:
             await asyncio.sleep(_TICK_S)
-            limits = self._settings.worker
-            loading = self.state is State.STARTING
-            limit_s = limits.start_timeout_s if loading else limits.hang_timeout_s
+            limit_s = self._silence_limit_s()
             if self._clock.monotonic_s() - self._heard_s > limit_s:
                 log.error("the worker said nothing for %.0f s: it is killed", limit_s)
                 self._hung = True
                 await worker.dump_and_kill()
                 return
+
+    def _silence_limit_s(self) -> float:
+        """Return how long the worker may say nothing at present."""
+        limits = self._settings.worker
+        if self._leaving is Trigger.STOP:
+            return _STOPPING_SILENCE_S
+        return limits.start_timeout_s if self.state is State.STARTING else limits.hang_timeout_s
 
     # ---- small parts
 
@@ -331,11 +369,10 @@ class Supervisor:
         words = self._reason
         quiet_s = self._clock.monotonic_s() - self._heard_s
         if self._worker is not None and quiet_s > _QUIET_AFTER_S:
-            loading = self.state is State.STARTING
-            limits = self._settings.worker
-            limit_s = limits.start_timeout_s if loading else limits.hang_timeout_s
             words += f"; no word from the worker for {quiet_s:.0f} s"
-            words += f" (it is started again after {limit_s:.0f} s)"
+            words += f" (it is killed after {self._silence_limit_s():.0f} s)"
+        if self._paused is not None and self.state is State.RESTARTING:
+            words += f"; {self._paused}"
         if self.snapshot.checkpoint_problem is not None:
             words += f"; {self.snapshot.checkpoint_problem}"
         return words
@@ -349,14 +386,11 @@ class Supervisor:
         if self._worker is not None:
             self._worker.send(message)
 
-    def _cancel_timer(self) -> None:
-        if self._resume_timer is not None:
-            self._resume_timer.cancel()
-            self._resume_timer = None
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            if self._resume_at_s is not None and self._clock.now_s() >= self._resume_at_s:
+                self.resume()
             if self._clock.monotonic_s() - self._status_saved_s > _LAST_STATUS_INTERVAL_S:
                 self._save_last_status()
 
@@ -378,5 +412,7 @@ def _ending(code: int) -> str:
     return f"killed by signal {-code}"
 
 
-def _clock_time(unix_time_s: float) -> str:
-    return time.strftime("%H:%M", time.localtime(unix_time_s))
+def _clock_time(unix_time_s: float, ahead_s: float) -> str:
+    """Return the local time, with its date if it lies more than half a day ahead."""
+    spelling = "%H:%M" if ahead_s < _HALF_A_DAY_S else "%Y-%m-%d %H:%M"
+    return time.strftime(spelling, time.localtime(unix_time_s))

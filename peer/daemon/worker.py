@@ -20,7 +20,6 @@ from peer.errors import ConfigurationError
 from peer.events import Begin, LogLine, Message, OutOfMemory, Phase, PhaseChanged, Refused
 
 EXIT_OUT_OF_MEMORY = 75
-EXIT_REFUSED = 78
 
 _PR_SET_PDEATHSIG = 1
 
@@ -77,7 +76,8 @@ def main() -> int:
     begin = next(commands, None)
     if not isinstance(begin, Begin):
         return 1
-    logging.basicConfig(level=logging.INFO, handlers=[PipeHandler(pipe)], format="%(message)s")
+    level = begin.settings["log"]["level"].upper()
+    logging.basicConfig(level=level, handlers=[PipeHandler(pipe)], format="%(message)s")
     logging.captureWarnings(capture=True)
     orders = Orders(paused=begin.paused)
     threading.Thread(target=_listen, args=(commands, orders), daemon=True).start()
@@ -94,7 +94,7 @@ def _serve(begin: Begin, orders: Orders, pipe: Pipe) -> int:
         pipe.emit(loop.run(orders, begin.max_epochs))
     except ConfigurationError as error:
         pipe.emit(Refused(text=str(error)))
-        return EXIT_REFUSED
+        return error.exit_code
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

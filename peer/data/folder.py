@@ -118,9 +118,11 @@ def _shard(path: Path, folder: Path, column: str) -> Shard:
             sha256=hashlib.sha256(data).hexdigest(),
             column=column,
         )
-    except (DamagedError, ValueError, OSError) as error:
+    except (DamagedError, OSError, ValidationError) as error:
+        reason = explain(error, Shard) if isinstance(error, ValidationError) else str(error)
+        shown = str(path) if str(path).isprintable() else repr(str(path))
         raise ConfigurationError(
-            f"{path} cannot be used: {error}; mend it, or move it out of the folder"
+            f"{shown} cannot be used: {reason}; mend it, or move it out of the folder"
         ) from error
 
 

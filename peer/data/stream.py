@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 Row = Any
 """What a task makes of an example; the stream does not look inside."""
 
-_OPEN_TIMEOUT_S = 3600.0
+_OPEN_TIMEOUT_S = 3600
 """For the first tokenisation of a huge shard on a slow machine."""
 
 
@@ -88,6 +88,7 @@ class Stream:
         seed: Decides the order of shards and rows.
         cursor: Where to go on, if anywhere.
         on_quarantine: Told of a shard that cannot be used, and why.
+        on_wait: Called about once a second while a shard is being opened.
     """
 
     def __init__(
@@ -97,11 +98,13 @@ class Stream:
         seed: bytes,
         cursor: Cursor | None = None,
         on_quarantine: Callable[[Shard, str], None] = lambda _shard, _reason: None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._shards = {shard.sha256: shard for shard in shards}
         self._open_shard = open_shard
         self._seed = seed
         self._on_quarantine = on_quarantine
+        self._on_wait = on_wait
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._opened: dict[str, Future[Examples]] = {}
         self._cursor = cursor or self._pass(0)
@@ -153,7 +156,7 @@ class Stream:
             at = self._cursor
             sha256 = at.shards[at.shard]
             try:
-                self._examples = self._open(sha256).result(_OPEN_TIMEOUT_S)
+                self._examples = self._wait_for(self._open(sha256))
             except DamagedError as error:
                 self._quarantine(sha256, str(error))
                 continue
@@ -165,6 +168,13 @@ class Stream:
             if at.shard + 1 < len(at.shards):
                 self._open(at.shards[at.shard + 1])
         return self._examples, self._order
+
+    def _wait_for(self, opening: Future[Examples]) -> Examples:
+        for _ in range(_OPEN_TIMEOUT_S):
+            if wait((opening,), timeout=1.0).done:
+                break
+            self._on_wait()
+        return opening.result(0.0)
 
     def _open(self, sha256: str) -> Future[Examples]:
         if sha256 not in self._opened:

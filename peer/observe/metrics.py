@@ -89,7 +89,7 @@ class Metrics:
         self._checkpoints = counter("checkpoints", "Checkpoints by result.", "result")
         self._evaluations = counter("evaluations", "Evaluations on held-out data.")
         self._quarantined = counter("shards_quarantined", "Shards that could not be used.")
-        self.junk = counter("worker_messages_refused", "Lines of the worker that made no sense.")
+        self._junk = counter("worker_messages_refused", "Lines of the worker that made no sense.")
         self._round_seconds = Histogram(
             "ctpeer_round_seconds",
             "Where a round's time goes.",
@@ -133,6 +133,10 @@ class Metrics:
             case ShardQuarantined():
                 self._quarantined.inc()
 
+    def message_refused(self) -> None:
+        """Count a line of the worker that made no sense."""
+        self._junk.inc()
+
     def worker_died(self, failure: str) -> None:
         """Count a worker's death of class `failure`."""
         self._restarts.labels(failure).inc()
@@ -141,7 +145,8 @@ class Metrics:
         """Return the text that Prometheus scrapes, gauges as `status` has them."""
         for state in self._states:
             self._state.labels(state).set(state == status["state"])
-        self._epoch.set(status["epoch"])
+        if status["epoch"] is not None:
+            self._epoch.set(status["epoch"])
         self._generation.set(status["generation"])
         self._rate.set(status["tokens_per_second"])
         self._weight.set(status["contribution"]["weight"])

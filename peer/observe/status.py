@@ -1,6 +1,7 @@
 """What is known of the worker, gathered from its events, and the status made of it."""
 
 import dataclasses
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,6 @@ from peer.events import (
     Loaded,
     Message,
     MicroBatchChanged,
-    PhaseChanged,
     Progress,
     RootComputed,
     RoundCommitted,
@@ -59,7 +59,6 @@ class Snapshot:
     evaluated: Evaluated | None = None
     checkpoint: SavedState | None = None
     checkpoint_problem: str | None = None
-    phase: PhaseChanged | None = None
     repeated_tokens: int = 0
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     restarts: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -69,11 +68,9 @@ class Snapshot:
     )
     _rate: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
 
-    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901, PLR0912 one case an event
+    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901 one case an event
         """Take in `event`, which came at `now_s` on the monotonic clock."""
         match event:
-            case PhaseChanged():
-                self.phase = event
             case Loaded():
                 self._load(event)
             case Progress():
@@ -174,7 +171,15 @@ class Surroundings:
 
 
 def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
-    """Return the status as JSON has it; every field is always there."""
+    """Return the status as JSON has it; every field is always there.
+
+    JSON has no number that is not finite: what a diverged model scores is null.
+    """
+    status: dict[str, Any] = _finite(_render(snapshot, around))
+    return status
+
+
+def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
     loaded = snapshot.loaded
     return {
         "schema": SCHEMA_VERSION,
@@ -186,7 +191,7 @@ def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "task": loaded.task if loaded else None,
         "peer_id": loaded.peer_id if loaded else None,
         "parameters": loaded.parameters if loaded else None,
-        "epoch": snapshot.epoch,
+        "epoch": snapshot.epoch if loaded else None,
         "generation": snapshot.generation,
         "state_root": snapshot.root.state_root if snapshot.root else None,
         "state_root_epoch": snapshot.root.epoch if snapshot.root else None,
@@ -242,3 +247,14 @@ def _checkpoint(snapshot: Snapshot, unix_time_s: float) -> dict[str, Any] | None
         return None
     age_s = max(0.0, unix_time_s - saved.unix_time_s)
     return {"root": saved.state_root, "epoch": saved.epoch, "age_s": age_s}
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list():
+            return [_finite(item) for item in value]
+    return value

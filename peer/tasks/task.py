@@ -5,7 +5,7 @@ A task is one file that subclasses `Task` and is named in `registry`.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -101,8 +101,17 @@ class Task(ABC):
         """Return at most `max_rows` rows of the held-out `shards`, evenly strided."""
 
     @abstractmethod
-    def evaluate(self, model: torch.nn.Module, rows: HeldOutRows, device: torch.device) -> Score:
-        """Return the score of `model`; its mode and all random generators stay as they were."""
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        rows: HeldOutRows,
+        device: torch.device,
+        between: Callable[[], None] = lambda: None,
+    ) -> Score:
+        """Return the score of `model`; its mode and all random generators stay as they were.
+
+        `between` is called now and then: a long evaluation shows that it goes on.
+        """
 
     @abstractmethod
     def baselines(self, train: Sequence[Examples], rows: HeldOutRows) -> dict[str, float]:

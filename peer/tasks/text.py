@@ -5,7 +5,7 @@ import json
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -199,7 +199,13 @@ class TextTask(Task):
         targets = np.concatenate([self._targets(row)[1] for row in rows])
         return HeldOutRows(rows, int(self.token_bytes()[targets].sum()))
 
-    def evaluate(self, model: torch.nn.Module, rows: HeldOutRows, device: torch.device) -> Score:
+    def evaluate(
+        self,
+        model: torch.nn.Module,
+        rows: HeldOutRows,
+        device: torch.device,
+        between: Callable[[], None] = lambda: None,
+    ) -> Score:
         """Return bits per byte of the scored tokens' text; perplexity rides along."""
         was_training, loss_sum, terms = model.training, 0.0, 0
         model.eval()
@@ -208,6 +214,7 @@ class TextTask(Task):
                 batch = self.collate(rows.rows[start : start + _EVALUATION_SAMPLES])
                 loss_sum += float(self.loss(model, batch.to(device)))
                 terms += batch.loss_terms
+                between()
         model.train(was_training)
         loss = loss_sum / terms
         # A diverged model has a perplexity beyond any float: infinity says so.

@@ -74,11 +74,6 @@ class Vote:
         """Return the bytes that a member signs."""
         return _VOTE_PREFIX + canonical(dataclasses.asdict(self))
 
-    @property
-    def vote_hash(self) -> str:
-        """SHA-256 of the statement."""
-        return hashlib.sha256(self.statement()).hexdigest()
-
 
 @dataclasses.dataclass(frozen=True)
 class Signature:

@@ -11,6 +11,7 @@ import numpy as np
 from peer.training.state import Flat
 
 _BLOCK_ELEMENTS = 1 << 14
+_LARGEST_SQUARE = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ def check(values: Flat, weight: int, elements: int) -> str | None:
         return f"wrong shape: {values.dtype} {list(values.shape)} instead of float32 [{elements}]"
     if weight <= 0:
         return f"wrong weight: {weight}"
-    if not np.isfinite(square_sum(values)):
+    # A square that fp32 cannot hold would make the optimizer's second moment infinite for good.
+    if not square_sum(values) < _LARGEST_SQUARE:
         return "not finite"
     return None
 

@@ -100,7 +100,7 @@ class Trainer:
         self._unreported = Tally()
         self._reported_s = time.monotonic()
         bench.autocast.resume(place.loss_scale)
-        set_rng(place.rng)
+        set_rng(place.rng, bench.device)
         self._load_parameters()
         bench.model.train()
         self.place = place
@@ -127,11 +127,7 @@ class Trainer:
             if interrupted():
                 self._report(force=True)
                 return False
-            try:
-                self._micro_batch()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.micro_batch == 1:
-                    raise
+            if not self._micro_batch():
                 self._back_off()
         self._report(force=True)
         return True
@@ -168,11 +164,14 @@ class Trainer:
         self._bench.autocast.update(finite=False)
         self._start_epoch()
 
-    def evaluate(self, rows: HeldOutRows) -> Score:
-        """Return the model's score on held-out `rows`; training goes on as if it had not been."""
+    def evaluate(self, rows: HeldOutRows, between: Callable[[], None] = lambda: None) -> Score:
+        """Return the model's score on held-out `rows`; training goes on as if it had not been.
+
+        `between` is called now and then.
+        """
         bench = self._bench
         with bench.autocast():
-            return bench.task.evaluate(bench.model, rows, bench.device)
+            return bench.task.evaluate(bench.model, rows, bench.device, between)
 
     def suspend(self) -> None:
         """Move the model off its device and give the memory back."""
@@ -197,10 +196,19 @@ class Trainer:
             rng=get_rng(self._bench.device),
         )
 
-    def _micro_batch(self) -> None:
+    def _micro_batch(self) -> bool:
+        """Train on one micro-batch; return False if the device has no memory for it.
+
+        An error's traceback keeps tensors alive: that memory is free once this has returned.
+        """
         bench = self._bench
         batch = bench.task.collate(bench.stream.take(self.micro_batch))
-        loss_sum = self._forward_backward(batch)
+        try:
+            loss_sum = self._forward_backward(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.micro_batch == 1:
+                raise
+            return False
         for tally in (self.tally, self._unreported):
             tally.weight += batch.loss_terms
             tally.samples += batch.samples
@@ -209,6 +217,7 @@ class Trainer:
         self.samples_total += batch.samples
         self.tokens_total += batch.tokens
         self._report(force=False)
+        return True
 
     def _forward_backward(self, batch: Batch) -> float:
         bench = self._bench
@@ -224,7 +233,7 @@ class Trainer:
         self._bench.stream.seek(self.place.cursor)
         self.samples_total = self.place.samples_total
         self.tokens_total = self.place.tokens_total
-        set_rng(self.place.rng)
+        set_rng(self.place.rng, self._bench.device)
         self._start_epoch()
         release(self._bench.device)
         self._bench.emit(
@@ -267,8 +276,8 @@ def get_rng(device: torch.device) -> dict[str, npt.NDArray[np.uint8]]:
     return states
 
 
-def set_rng(states: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-    """Put the generators back to `states`; one that this machine does not have is left out."""
+def set_rng(states: Mapping[str, npt.NDArray[np.uint8]], device: torch.device) -> None:
+    """Put the generators back to `states`; one that `device` does not draw from is left out."""
     torch.set_rng_state(torch.from_numpy(states["cpu"]))
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.from_numpy(states["cuda"]))
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(states["cuda"]), device)

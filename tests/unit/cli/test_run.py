@@ -130,12 +130,16 @@ def test_a_pretrained_directory_gives_model_weights_and_tokenizer(
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        ({"task": "casual-lm"}, 78, "did you mean causal-lm?"),
+        ({"task": "casual-lm"}, 2, "'casual-lm' is not one of 'causal-lm', 'masked-lm'"),
         ({"model": "bert"}, 2, "--model bert is no small model for causal-lm"),
         ({"model": "gpt2", "model_config": "c.json"}, 2, "--model and --model-config contradict"),
         ({"model_config": "c.json"}, 2, "--layers sizes a --model"),
         ({"hidden": 15}, 2, "--hidden 15 is not a multiple of --heads 2"),
         ({"lr": -1}, 2, "lr: "),
+        ({"lr": 0}, 2, "lr: "),
+        ({"floor": 0.5}, 2, "--floor has a meaning only with a --decay"),
+        ({"evaluation_rows": 0}, 2, "--evaluation-rows"),
+        ({"seed": 2**70}, 2, "--seed"),
         ({"decay": "linear"}, 2, "a linear decay needs total_epochs"),
         ({"total_epochs": 5}, 2, "total_epochs has a meaning only for a linear decay"),
         ({"target_loss_terms": 0}, 2, "target_loss_terms: "),
@@ -144,11 +148,11 @@ def test_a_pretrained_directory_gives_model_weights_and_tokenizer(
         ({"data": "demo:shakespear"}, 2, "there is no data set 'demo:shakespear'"),
         ({"data": "/nowhere"}, 78, "ctpeer data index /nowhere"),
         ({"tokenizer": "/nowhere/tokenizer.json"}, 78, "/nowhere/tokenizer.json"),
-        ({"mask_probability": 0.2}, 78, "causal-lm has no option 'mask_probability'"),
+        ({"mask_probability": 0.2}, 2, "--mask-probability is for masked-lm"),
         (
             {"task": "masked-lm", "mask_probability": 1.5},
-            78,
-            "mask_probability lies between 0 and 1",
+            2,
+            "--mask-probability",
         ),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
@@ -162,6 +166,13 @@ def test_what_makes_no_sense_is_refused_in_a_sentence_and_nothing_is_left(
     assert words in sentence
     assert not (tmp_path / "new-run").exists()
     assert not list(tmp_path.glob(".new-run*"))
+
+
+def test_the_tasks_that_can_be_founded_are_those_of_the_registry():
+    from peer.cli.run import TASKS
+    from peer.tasks import registry
+
+    assert set(TASKS) == set(registry.TASKS)
 
 
 def test_a_directory_that_is_there_is_not_written_over(init, new_run):

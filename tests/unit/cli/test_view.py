@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.cli.view import duration, lines, plain, spark, table
-from peer.events import Evaluated, Loaded, RoundCommitted
+from peer.events import Evaluated, RoundCommitted
 from peer.observe.status import Snapshot, Surroundings, render
 
 
@@ -28,33 +28,13 @@ def status(*events):
     return render(snapshot, around)
 
 
-LOADED = Loaded(
-    run_id="shakespeare-ab",
-    run_name="shakespeare",
-    task="causal-lm",
-    peer_id="Qm",
-    device="cpu",
-    parameters=536_064,
-    epoch=0,
-    generation=0,
-    state_root=None,
-    checkpoint_unix_time_s=None,
-    tokens_total=0,
-    micro_batch=16,
-    target_loss_terms=4096,
-    heldout_name="bits_per_byte",
-    baselines={"unigram": 3.678},
-    shards=(),
-)
-
-
 def test_a_daemon_that_has_just_begun_can_be_shown():
     text = plain(status())
     assert "training: gathering the epoch's batch" in text
     assert "checkpoint  none yet" in text
 
 
-def test_loss_score_and_baselines_are_shown():
+def test_loss_score_and_baselines_are_shown(make_loaded):
     commit = RoundCommitted(
         epoch=1,
         generation=0,
@@ -66,17 +46,17 @@ def test_loss_score_and_baselines_are_shown():
         bytes_received=0,
     )
     score = Evaluated(epoch=1, name="bits_per_byte", value=4.4, metrics={}, seconds=1.0)
-    shown = dict(lines(status(LOADED, commit, score)))
+    shown = dict(lines(status(make_loaded(), commit, score)))
     assert shown["loss"].startswith("6.900 nats")
     assert shown["held-out"].startswith("4.400 bits per byte at epoch 1, unigram 3.678")
     assert "0.5 M parameters on cpu" in shown["run"]
 
 
-def test_the_live_table_renders_what_the_plain_lines_say():
+def test_the_live_table_renders_what_the_plain_lines_say(make_loaded):
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=120)
-    console.print(table(status(LOADED), "a hint"))
+    console.print(table(status(make_loaded()), "a hint"))
     text = console.file.getvalue()
     assert "0 of 4,096 loss terms" in text
     assert "a hint" in text

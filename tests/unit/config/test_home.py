@@ -1,6 +1,9 @@
 """Where the home is, and whether it can be used."""
 
+import os
+import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,16 @@ def test_a_path_too_long_for_a_socket_is_refused_before_anything_is_made(letter,
     with pytest.raises(ConfigurationError, match=r"too long for a control socket.*--home"):
         home.prepare()
     assert not home.path.exists()
+
+
+def test_a_socket_can_be_bound_in_the_home_with_the_longest_path_taken():
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        short = Home(Path(folder) / "x")
+        home = Home(Path(folder) / ("x" * (101 - len(os.fsencode(short.socket_path)))))
+        home.prepare()
+        server.bind(str(home.socket_path))
+        with pytest.raises(ConfigurationError, match="too long for a control socket"):
+            Home(Path(f"{home.path}x")).prepare()
 
 
 @pytest.mark.parametrize("blocked", ["home", "home/runs", "home/logs"])

@@ -18,7 +18,13 @@ PROGRESS = {
     "contribution_weight": 100,
     "seconds": 0.1,
 }
-FINISHED = {"kind": "Finished", "epoch": 7, "state_root": "ab", "reason": "asked to stop"}
+FINISHED = {
+    "kind": "Finished",
+    "epoch": 7,
+    "state_root": "ab",
+    "reason": "asked to stop",
+    "saved": True,
+}
 END = [FINISHED, {"exit": 0}]
 
 
@@ -88,7 +94,7 @@ def test_out_of_memory_starts_again_with_half_the_micro_batch(supervise, caplog)
 
 
 def test_a_silent_worker_is_taken_for_hung_and_killed(supervise):
-    supervisor = supervise([TRAINING, "sleep"], END, hang_timeout_s=0.3)
+    supervisor = supervise([TRAINING, "sleep"], END, hang_timeout_s=2.0)
     assert run(supervisor) == 0
     assert supervisor.status()["restarts_by_reason"] == {"hang": 1}
 
@@ -115,27 +121,73 @@ def test_a_stop_reaches_the_worker(supervise, until, caplog):
     assert supervisor.status()["restarts"] == 0
 
 
-def test_a_worker_that_does_not_stop_is_killed_in_time(supervise, until):
+def test_a_worker_that_does_not_stop_is_killed_and_the_exit_code_says_so(supervise, until):
     supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=0.3)
 
     async def scenario():
         await until(lambda: supervisor.state is State.TRAINING)
         supervisor.stop()
 
-    assert run(supervisor, scenario) == 0
+    assert run(supervisor, scenario) == 1
     assert supervisor.state is State.STOPPED
     assert supervisor.starts == 1
+    assert "did not end well (killed by SIGKILL)" in supervisor.status()["reason"]
 
 
-def test_a_second_stop_ends_at_once(supervise, until):
+def test_a_silent_worker_is_killed_soon_after_a_stop(supervise, until, monkeypatch):
+    monkeypatch.setattr("peer.daemon.supervisor._STOPPING_SILENCE_S", 0.2)
+    supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=1000.0)
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 1
+
+
+def test_a_second_stop_changes_nothing_but_a_second_interrupt_ends_at_once(supervise, until):
     supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=1000.0)
 
     async def scenario():
         await until(lambda: supervisor.state is State.TRAINING)
         supervisor.stop()
         supervisor.stop()
+        await asyncio.sleep(0.1)
+        assert supervisor.state is State.STOPPING
+        supervisor.interrupt()
+
+    assert run(supervisor, scenario) == 1
+    assert supervisor.starts == 1
+
+
+def test_an_end_that_is_not_on_the_disk_has_exit_code_1(supervise):
+    unsaved = FINISHED | {"saved": False}
+    assert run(supervise([TRAINING, unsaved, {"exit": 0}])) == 1
+
+
+def test_a_pause_while_ending_is_refused(supervise, until):
+    supervisor = supervise([TRAINING, "wait", *END])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor.finish()
+        with pytest.raises(ValueError, match="there is nothing to pause"):
+            supervisor.pause("paused by you")
 
     assert run(supervisor, scenario) == 0
+
+
+def test_a_changed_micro_batch_and_repeated_work_are_logged(supervise, caplog):
+    changed = {
+        "kind": "MicroBatchChanged",
+        "samples_before": 16,
+        "samples_after": 8,
+        "reason": "out of memory",
+    }
+    repeated = {"kind": "WorkRepeated", "samples": 2, "tokens": 128}
+    assert run(supervise([changed, repeated, *END])) == 0
+    assert "the micro-batch is 8 instead of 16: out of memory" in caplog.text
+    assert "128 tokens of lost work are trained on again" in caplog.text
 
 
 def test_a_stop_while_waiting_to_restart_ends_without_another_worker(supervise, until):
@@ -201,7 +253,7 @@ def test_a_quiet_worker_shows_in_the_reason(supervise, until, monkeypatch):
         await until(lambda: "no word from the worker" in supervisor.status()["reason"])
         supervisor.stop()
 
-    assert run(supervisor, scenario) == 0
+    assert run(supervisor, scenario) == 1
 
 
 def test_no_child_is_left_behind(supervise):

@@ -17,7 +17,7 @@ texts = st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=5)
 
 
 def to_jsonl(rows):
-    return "\n".join(json.dumps({"text": row}) for row in rows).encode()
+    return "\n".join(json.dumps({"text": row}, ensure_ascii=False) for row in rows).encode()
 
 
 def test_a_text_file_is_one_example():

@@ -128,6 +128,15 @@ def test_the_order_is_another_in_each_pass_and_for_each_seed():
     assert rows(data.stream().take(60)) == first
 
 
+def test_the_order_of_shards_is_another_in_other_passes():
+    stream = Data([2] * 6).stream()
+    orders = set()
+    for _ in range(5):
+        orders.add(stream.cursor.shards)
+        stream.take(12)
+    assert len(orders) == 5
+
+
 def test_the_order_of_a_seed_is_the_same_in_every_release():
     taken = Data([5, 3]).stream().take(8)
     assert rows(taken) == ["1:0", "1:2", "1:1", "0:2", "0:1", "0:4", "0:0", "0:3"]

@@ -82,10 +82,18 @@ def test_exactly_one_state_is_one(metrics):
     assert [state for state, there in states.items() if there] == [State.TRAINING]
 
 
-def test_events_are_counted(metrics):
+def test_events_are_counted(metrics, make_loaded):
     failed = RoundFailed(reason="not_finite", detail="x")
     repeated = WorkRepeated(samples=1, tokens=5)
-    text = exposed(metrics, PROGRESS, COMMITTED, failed, repeated, CheckpointFailed(reason="full"))
+    text = exposed(
+        metrics,
+        make_loaded(),
+        PROGRESS,
+        COMMITTED,
+        failed,
+        repeated,
+        CheckpointFailed(reason="full"),
+    )
     assert value(text, "ctpeer_tokens_total") == 64
     assert value(text, "ctpeer_rounds_total", result="committed") == 1
     assert value(text, "ctpeer_rounds_total", result="not_finite") == 1

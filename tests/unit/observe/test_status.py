@@ -7,12 +7,10 @@ from peer.events import (
     CheckpointRejected,
     CheckpointWritten,
     Evaluated,
-    Loaded,
     Progress,
     RootComputed,
     RoundCommitted,
     RoundFailed,
-    ShardChoice,
     ShardQuarantined,
     WorkRepeated,
 )
@@ -23,28 +21,6 @@ PROMISED = {
     "tokens_total", "tokens_per_second", "contribution", "rounds", "shards", "checkpoint",
     "restarts", "uptime_s", "device", "rss_bytes", "metrics_url",
 }  # fmt: skip
-
-
-def loaded(**changed):
-    fields = {
-        "run_id": "run-1",
-        "run_name": "run",
-        "task": "causal-lm",
-        "peer_id": "Qm",
-        "device": "cpu",
-        "parameters": 10,
-        "epoch": 0,
-        "generation": 0,
-        "state_root": None,
-        "checkpoint_unix_time_s": None,
-        "tokens_total": 0,
-        "micro_batch": 4,
-        "target_loss_terms": 1000,
-        "heldout_name": "bits_per_byte",
-        "baselines": {"unigram": 3.6},
-        "shards": (ShardChoice(name="a.txt", bytes=5, reason="everything is wanted"),),
-    }
-    return Loaded(**(fields | changed))
 
 
 def progress(tokens, weight=None):
@@ -100,10 +76,10 @@ def test_before_the_worker_said_anything_every_promised_field_is_there():
     json.dumps(status, allow_nan=False)
 
 
-def test_progress_fills_the_contribution_and_a_commit_empties_it():
-    assert status_after(loaded(), progress(70))["contribution"]["weight"] == 70
-    after = status_after(loaded(), progress(70), committed(1))
-    assert after["contribution"] == {"samples": 0, "weight": 0, "target_weight": 1000}
+def test_progress_fills_the_contribution_and_a_commit_empties_it(make_loaded):
+    assert status_after(make_loaded(), progress(70))["contribution"]["weight"] == 70
+    after = status_after(make_loaded(), progress(70), committed(1))
+    assert after["contribution"] == {"samples": 0, "weight": 0, "target_weight": 4096}
     assert (after["epoch"], after["rounds"]["committed"]) == (1, 1)
 
 
@@ -121,11 +97,11 @@ def test_a_failed_round_is_counted_and_named():
     assert rounds["last_failure"] == "own contribution not finite"
 
 
-def test_heldout_stands_beside_its_baselines():
+def test_heldout_stands_beside_its_baselines(make_loaded):
     score = Evaluated(epoch=3, name="bits_per_byte", value=3.1, metrics={}, seconds=1.0)
-    heldout = status_after(loaded(), score)["heldout"]
+    heldout = status_after(make_loaded(), score)["heldout"]
     assert (heldout["value"], heldout["epoch"]) == (3.1, 3)
-    assert heldout["baselines"] == {"unigram": 3.6}
+    assert heldout["baselines"] == {"unigram": 3.678}
 
 
 def test_the_rate_is_over_the_last_half_minute():
@@ -143,8 +119,8 @@ def test_a_written_checkpoint_has_an_age_and_ends_an_earlier_problem():
     assert status["checkpoint_problem"] is None
 
 
-def test_a_resumed_run_shows_the_checkpoint_it_came_from():
-    event = loaded(epoch=9, state_root="cd", checkpoint_unix_time_s=990.0)
+def test_a_resumed_run_shows_the_checkpoint_it_came_from(make_loaded):
+    event = make_loaded(epoch=9, state_root="cd", checkpoint_unix_time_s=990.0)
     status = status_after(event, unix_time_s=1000.0)
     assert status["checkpoint"] == {"root": "cd", "epoch": 9, "age_s": 10.0}
     assert status["state_root"] == "cd"

@@ -67,9 +67,10 @@ def test_a_bad_slice_is_refused_and_the_others_still_count(values, weight, reaso
     assert reduce({"bad": values}, {"bad": weight}, 5).mean is None
 
 
-def test_the_largest_finite_numbers_are_finite():
-    largest = np.full(5, np.finfo(np.float32).max, np.float32)
-    assert check(largest, 1, 5) is None
+def test_numbers_count_as_finite_as_long_as_their_squares_are():
+    assert check(np.full(3, 1e19, np.float32), 1, 3) is None
+    assert check(np.full(4, 1e19, np.float32), 1, 4) == "not finite"
+    assert check(np.full(1, 3e38, np.float32), 1, 1) == "not finite"
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=30))

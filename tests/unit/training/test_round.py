@@ -26,7 +26,7 @@ def rounds(identities):
 
 
 def test_the_average_of_one_is_its_contribution_with_a_certificate(rounds, identities):
-    given = contribution([1.0, -2.5, 1e-40, 3e38])
+    given = contribution([1.0, -2.5, 1e-40, 3e18])
     committed = rounds.run(BASE, given)
     assert isinstance(committed, Committed)
     assert committed.average.tobytes() == given.values.tobytes()
