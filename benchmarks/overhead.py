@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,13 +26,15 @@ from typing import Any
 from benchmarks.report import report, show
 from peer.config.home import Home
 from peer.config.settings import Settings
-from peer.events import Begin, Evaluated, Message, Progress, RoundCommitted
+from peer.events import Begin, CheckpointWritten, Evaluated, Message, Progress, RoundCommitted
 from peer.run.demo import demo_run_path
 from peer.run.directory import RunDirectory
 
 MICRO_BATCH = 16
 WARMUP_EPOCHS = 10
 _RUN_TIMEOUT_S = 300.0
+_INTERVAL_S = 8.0
+"""Shorter than by default, so that the measure holds checkpoints and evaluations."""
 
 
 def main() -> None:
@@ -39,29 +42,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--runs", type=int, default=5, help="pairs (default 5)")
-    parser.add_argument("--epochs", type=int, default=80, help="epochs a run (default 80)")
+    parser.add_argument("--epochs", type=int, default=120, help="epochs a run (default 120)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     options = parser.parse_args()
-    ours, rival, phases = [], [], []
-    for _ in range(options.runs):
-        measured = lone_peer(options.epochs, options.threads)
-        ours.append(measured["tokens_per_second"])
-        phases.append(measured["milliseconds_per_epoch"])
-        rival.append(bare_loop(options.epochs, options.threads))
-    by_phase = {
-        phase: round(sorted(run[phase] for run in phases)[len(phases) // 2], 3)
-        for phase in phases[0]
-    }
+    ours: list[dict[str, Any]] = []
+    rival: list[dict[str, Any]] = []
+    for pair in range(options.runs):
+        sides = [(lone_peer, ours), (bare_loop, rival)]
+        for measure, results in sides if pair % 2 == 0 else reversed(sides):
+            results.append(measure(options.epochs, options.threads))
     result = report(
         "overhead",
         "tokens/s",
-        ours,
-        rival,
+        [run["tokens_per_second"] for run in ours],
+        [run["tokens_per_second"] for run in rival],
         epochs=options.epochs,
         threads=options.threads,
-        milliseconds_per_epoch=by_phase,
+        milliseconds_per_epoch={"ours": _by_phase(ours), "rival": _by_phase(rival)},
+        in_the_window={
+            name: [run[name] for run in ours] for name in ("checkpoints", "evaluations")
+        },
     )
     show(result, as_json=options.json)
+
+
+def _by_phase(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the median over `runs` of each phase's milliseconds."""
+    phases = [run["milliseconds_per_epoch"] for run in runs]
+    return {phase: round(statistics.median(run[phase] for run in phases), 3) for phase in phases[0]}
 
 
 def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
@@ -77,7 +85,11 @@ def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
             max_epochs=WARMUP_EPOCHS + epochs,
             micro_batch_divisor=1,
             settings=Settings.model_validate(
-                {"compute": {"threads": threads, "micro_batch": MICRO_BATCH, "device": "cpu"}}
+                {
+                    "compute": {"threads": threads, "micro_batch": MICRO_BATCH, "device": "cpu"},
+                    "checkpoint": {"interval_s": _INTERVAL_S},
+                    "evaluation": {"interval_s": _INTERVAL_S},
+                }
             ).model_dump(mode="json"),
         )
         stamped = [(time.perf_counter(), event) for event in worker_events(begin)]
@@ -99,6 +111,8 @@ def _measure(stamped: list[tuple[float, Message]]) -> dict[str, Any]:
     return {
         "tokens_per_second": tokens / (last_s - first_s),
         "milliseconds_per_epoch": {k: 1000 * v / len(rounds) for k, v in phases.items()},
+        "checkpoints": sum(isinstance(event, CheckpointWritten) for event in window),
+        "evaluations": sum(isinstance(event, Evaluated) for event in window),
     }
 
 
@@ -123,13 +137,14 @@ def worker_events(begin: Begin) -> Iterator[Message]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def bare_loop(epochs: int, threads: int) -> float:
-    """Return tokens per second of the bare loop, run in a process of its own."""
+def bare_loop(epochs: int, threads: int) -> dict[str, Any]:
+    """Return what the bare loop, in a process of its own, measures of itself."""
     command = [sys.executable, "-m", "benchmarks.bare_loop", str(epochs), str(threads)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_RUN_TIMEOUT_S, check=True
     )
-    return float(json.loads(done.stdout)["tokens_per_second"])
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
 
 
 if __name__ == "__main__":

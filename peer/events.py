@@ -143,6 +143,8 @@ class Progress(Message):
     contribution_samples: int
     contribution_weight: int
     """Loss terms gathered since the last epoch."""
+    tokens_total: int
+    """Tokens this peer has trained on in this run; less than before where work is repeated."""
     seconds: float
 
 
@@ -167,6 +169,9 @@ class RoundFailed(Message):
 
     reason: RoundFailure
     detail: str
+    dropped_samples: int
+    dropped_tokens: int
+    """Work in a contribution that no other round can use."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

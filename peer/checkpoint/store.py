@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peer.checkpoint.format import Checkpoint, read_files, write_files
-from peer.errors import DamagedError
+from peer.errors import ConfigurationError, DamagedError
 from peer.training.state import Schema, Slot
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class CheckpointStore:
     def names(self) -> list[str]:
         """Return the names of the checkpoints, newest epoch first."""
         names = (path.name for path in self._folder.iterdir() if path.is_dir())
-        return sorted((name for name in names if name[:1].isdigit()), reverse=True)
+        mine = (name for name in names if name.partition("-")[0].isdigit())
+        return sorted(mine, key=lambda name: (int(name.partition("-")[0]), name), reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Write `checkpoint` and drop those that are too many; return the bytes written.
@@ -77,6 +78,7 @@ class CheckpointStore:
 
         Raises:
             DamagedError: There are checkpoints, and every one is damaged.
+            ConfigurationError: The disk fails, or reading is not allowed.
         """
         names = self.names()
         for name in names:
@@ -87,6 +89,11 @@ class CheckpointStore:
                 log.warning("checkpoint %s is damaged and set aside: %s", name, reason)
                 self._set_aside(name)
                 on_damaged(name, reason)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the checkpoint {self._folder / name} cannot be read: {error.strerror}; mend "
+                    "the disk or the permissions"
+                ) from error
         if names or any(self._folder.glob(f"{_DAMAGED}*")):
             raise DamagedError(
                 f"every checkpoint in {self._folder} is damaged; restore one from a backup, or "

@@ -72,11 +72,13 @@ def make_model(
         model, config = task.load_pretrained(choice.weights_of)
         config = plain_config(config)
         task.check_model(config)
-        return model, config
-    config = _config(choice, task)
-    task.check_model(config)
-    torch.manual_seed(seed)
-    return task.build_model(config), config
+    else:
+        config = _config(choice, task)
+        task.check_model(config)
+        torch.manual_seed(seed)
+        model = task.build_model(config)
+    task.try_out(model)
+    return model, config
 
 
 def preset_config(preset: str, size: Size, positions: int) -> dict[str, Any]:

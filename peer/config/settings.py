@@ -34,12 +34,14 @@ class DataSettings(Section):
         exclude: Patterns of shard names to leave out.
         max_bytes: The most that the chosen shards may take together.
         private: A folder whose files are trained on too and never leave this machine.
+        private_column: Where the text stands in its jsonl, csv and parquet files.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     max_bytes: int | None = Field(default=None, ge=1)
     private: Path | None = None
+    private_column: str = Field(default="text", min_length=1, max_length=100)
 
     @field_validator("private")
     @classmethod

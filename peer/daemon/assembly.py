@@ -56,6 +56,7 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
     seed = hashlib.sha256(f"{run.manifest_hash}\n{identity.peer_id}".encode()).digest()
     feed = open_feed(run, task, settings, identity.peer_id, emit)
     model = task.build_model(model_config)
+    task.try_out(model)
     schema = Schema.of(model)
     store = CheckpointStore(run.path / "checkpoints", run.manifest_hash, settings.checkpoint.keep)
     checkpoint = store.load_newest(
@@ -135,7 +136,9 @@ def _resumed_place(checkpoint: Checkpoint, begin: Begin, micro_batch: int, emit:
     """Return the checkpoint's place with the micro-batch that this start allows."""
     saved = checkpoint.place.micro_batch
     asked = begin.settings["compute"]["micro_batch"] is not None
-    allowed = micro_batch if asked else min(saved, micro_batch)
+    allowed = micro_batch
+    if not asked:
+        allowed = min(max(1, saved // begin.micro_batch_divisor), micro_batch)
     if allowed != saved:
         reason = "the settings ask for it" if asked else "no larger one is asked for any more"
         if begin.micro_batch_divisor > 1:
@@ -181,3 +184,4 @@ def _report_repeated(journal: Journal, trainer: Trainer, emit: Emit) -> None:
     lost = journal.read().beyond(done)
     if lost.samples:
         emit(WorkRepeated(samples=lost.samples, tokens=lost.tokens))
+    journal.record(done)  # reported: another start before any work must not count it again

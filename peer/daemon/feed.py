@@ -95,7 +95,7 @@ def open_feed(
     folders = list(run.sources)
     if wanted.private is not None:
         held = {shard.sha256 for shard in index.split("heldout")}
-        mine = scan(wanted.private.expanduser(), "text")
+        mine = scan(wanted.private.expanduser(), wanted.private_column)
         choices += tuple(Choice(s, _PRIVATE_REASON) for s in mine if s.sha256 not in held)
         folders.append(wanted.private.expanduser())
     if not choices:

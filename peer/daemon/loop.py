@@ -30,6 +30,7 @@ from peer.events import (
 from peer.tasks.task import HeldOutRows, Task
 from peer.training.certificate import Base
 from peer.training.contribution import Contribution
+from peer.training.memory import is_out_of_memory
 from peer.training.round import Committed, Failed, Rounds
 from peer.training.trainer import Trainer
 
@@ -61,6 +62,10 @@ class Parts:
     heldout: HeldOutRows
     clock: Clock
     emit: Callable[[Message], None]
+
+
+class _InterruptedError(Exception):
+    """An order came that an evaluation must not keep waiting."""
 
 
 class TrainingLoop:
@@ -95,17 +100,19 @@ class TrainingLoop:
             if orders.paused is not None:
                 self._sit_out(orders)
                 continue
-            self._evaluate_if_due()
+            self._evaluate_if_due(orders)
             self._enter(Phase.TRAINING, f"gathering the epoch's batch{self._failing}")
             if not self._trainer.work(lambda: self._interrupted(orders)):
                 continue
-            if not self._average():
-                orders.wait(self._failure_pause_s())
-                continue
+            committed = self._average()
             if orders.leave_after_epoch:
-                reason = "asked to finish, and the epoch is complete"
+                what = "the epoch is complete" if committed else "the last round failed"
+                reason = f"asked to finish, and {what}"
                 break
-            self._save_if_due()
+            if committed:
+                self._save_if_due()
+            else:
+                orders.wait(self._failure_pause_s())
         return self._leave(orders, reason)
 
     def _interrupted(self, orders: Orders) -> bool:
@@ -125,7 +132,7 @@ class TrainingLoop:
         base = Base(self._parts.run_id, self._generation, trainer.state.epoch, root)
         match self._parts.rounds.run(base, contribution):
             case Failed() as failed:
-                self._note_failure(failed)
+                self._note_failure(failed, contribution)
                 if not failed.keep:
                     trainer.discard()
                 return False
@@ -141,13 +148,20 @@ class TrainingLoop:
                 self._note_commit(contribution, committed, phases)
         return True
 
-    def _note_failure(self, failed: Failed) -> None:
+    def _note_failure(self, failed: Failed, contribution: Contribution) -> None:
         self._failures += 1
         self._failing = f"; {self._failures} rounds in a row failed: {failed.detail}"
         # Powers of two, so that a model that diverged for good does not fill the log.
         if self._failures.bit_count() == 1:
             log.warning("%d rounds in a row failed: %s", self._failures, failed.detail)
-        self._parts.emit(RoundFailed(reason=failed.failure, detail=failed.detail))
+        self._parts.emit(
+            RoundFailed(
+                reason=failed.failure,
+                detail=failed.detail,
+                dropped_samples=0 if failed.keep else contribution.samples,
+                dropped_tokens=0 if failed.keep else contribution.tokens,
+            )
+        )
 
     def _failure_pause_s(self) -> float:
         """Return how long to wait after a failed round: not at all at first, then ever longer."""
@@ -238,20 +252,23 @@ class TrainingLoop:
             self._save = self._beside.submit(self._write, self._root)
             self._wait_for_save()
 
-    def _evaluate_if_due(self) -> None:
+    def _evaluate_if_due(self, orders: Orders) -> None:
         clock, epoch = self._parts.clock, self._trainer.state.epoch
         if clock.monotonic_s() < self._evaluate_due_s or epoch == self._evaluated_epoch:
             return
         if self._trainer.tally.samples:
             # Mid-epoch, after a pause: the score belongs to the epoch all the same.
             return
-        self._evaluate()
+        self._evaluate(orders)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, orders: Orders) -> None:
         parts, epoch = self._parts, self._trainer.state.epoch
         self._enter(Phase.EVALUATING, f"scoring epoch {epoch} on held-out data")
         started_s = parts.clock.monotonic_s()
-        score = self._trainer.evaluate(parts.heldout, self._beat)
+        try:
+            score = self._trainer.evaluate(parts.heldout, lambda: self._beat(orders))
+        except _InterruptedError:
+            return
         ended_s = parts.clock.monotonic_s()
         seconds = ended_s - started_s
         interval_s = parts.settings.evaluation.interval_s
@@ -267,8 +284,10 @@ class TrainingLoop:
             )
         )
 
-    def _beat(self) -> None:
-        """Give a sign of life, at most once a second."""
+    def _beat(self, orders: Orders) -> None:
+        """Give a sign of life, at most once a second; do not keep orders waiting."""
+        if orders.interrupted():
+            raise _InterruptedError
         now_s = self._parts.clock.monotonic_s()
         if now_s - self._beaten_s >= _HEARTBEAT_S:
             self._beaten_s = now_s
@@ -281,14 +300,26 @@ class TrainingLoop:
         while orders.paused is not None and orders.leave_now is None:
             self._enter(Phase.PAUSED, orders.paused)
             orders.wait(_HEARTBEAT_S)
-        if orders.leave_now is None:
+        while orders.leave_now is None and not self._awoken():
+            self._enter(Phase.PAUSED, "the device's memory is taken by somebody else")
+            orders.wait(_HEARTBEAT_S)
+
+    def _awoken(self) -> bool:
+        """Take the device again; return False if there is no memory on it."""
+        try:
             self._trainer.awaken()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._trainer.suspend()
+            return False
+        return True
 
     def _leave(self, orders: Orders, reason: str) -> Finished:
         if orders.leave_now is None:
             self._enter(Phase.FINISHING, reason)
             if self._evaluated_epoch != self._trainer.state.epoch:
-                self._evaluate()
+                self._evaluate(orders)
         self._save_now()
         epoch = self._trainer.state.epoch
         saved = self._saved_epoch == epoch

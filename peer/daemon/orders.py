@@ -13,6 +13,7 @@ class Orders:
         self._paused = paused
         self._finish = False
         self._stop = False
+        self._news = False
 
     def take(self, message: Message) -> None:
         """Put a command into force.
@@ -32,6 +33,7 @@ class Orders:
                     self._stop = True
                 case _:
                     raise ValueError(f"{type(message).__name__} is not a command")
+            self._news = True
             self._changed.notify_all()
 
     @property
@@ -58,6 +60,7 @@ class Orders:
         return self._stop or self._paused is not None
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for the next command, at most `timeout_s`."""
+        """Wait at most `timeout_s` for a command that came since the last wait."""
         with self._changed:
-            self._changed.wait(timeout_s)
+            self._changed.wait_for(lambda: self._news, timeout_s)
+            self._news = False

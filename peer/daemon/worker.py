@@ -68,6 +68,9 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket")
     pipe = Pipe(parser.parse_args().fd)
     _die_with_parent()
+    # cuBLAS repeats its sums bit for bit only with a workspace of its own (torch's notes on
+    # randomness); read when torch is imported.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     # The terminal's Ctrl-C reaches the whole session; the supervisor decides what it means.
@@ -121,4 +124,8 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # Not sys.exit: all is saved, and a thread that reads ahead is not worth waiting for.
+    os._exit(code)

@@ -7,6 +7,7 @@ import re
 from peer.data.index import Shard, ShardFormat
 from peer.errors import DamagedError
 
+_MAX_CSV_BYTES = (1 << 31) - 1
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 """A lone surrogate, which JSON can spell and UTF-8 cannot."""
 
@@ -74,6 +75,8 @@ def _table(kind: ShardFormat, column: str, data: bytes) -> list[str]:
     import pyarrow.csv
     import pyarrow.parquet
 
+    if kind == "csv" and len(data) > _MAX_CSV_BYTES:
+        raise DamagedError("it is larger than 2 GiB; split it, or make it parquet")
     try:
         if kind == "csv":
             options = pyarrow.csv.ConvertOptions(

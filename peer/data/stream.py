@@ -1,7 +1,8 @@
 """An endless stream of rows from the chosen shards, which resumes exactly where it stood.
 
-A pass goes over a frozen list of shards once, in an order of its own; a changed choice takes
-effect with the next pass. Where the stream stands is a `Cursor`, small enough for a checkpoint.
+A pass goes over a frozen list of shards once, in an order of its own; a shard that is added to the
+choice comes with the next pass, one that is taken out goes at once. Where the stream stands is a
+`Cursor`, small enough for a checkpoint.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 Row = Any
 """What a task makes of an example; the stream does not look inside."""
 
-_OPEN_TIMEOUT_S = 3600
+_OPEN_TIMEOUT_S = 86_400
 """For the first tokenisation of a huge shard on a slow machine."""
 
 

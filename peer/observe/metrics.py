@@ -82,6 +82,7 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens trained on.")
         self._samples = counter("samples", "Rows trained on.")
         self._repeated = counter("repeated_tokens", "Tokens trained on anew after a crash.")
+        self._dropped = counter("dropped_tokens", "Tokens in contributions that were of no use.")
         self._rounds = counter("rounds", "Rounds by result.", "result")
         self._sent = counter("sent_bytes", "Bytes sent to other peers.")
         self._received = counter("received_bytes", "Bytes received from other peers.")
@@ -120,6 +121,7 @@ class Metrics:
                     self._round_seconds.labels(phase).observe(seconds)
             case RoundFailed():
                 self._rounds.labels(event.reason).inc()
+                self._dropped.inc(event.dropped_tokens)
             case CheckpointWritten():
                 self._checkpoints.labels("written").inc()
             case CheckpointFailed():

@@ -60,6 +60,7 @@ class Snapshot:
     checkpoint: SavedState | None = None
     checkpoint_problem: str | None = None
     repeated_tokens: int = 0
+    dropped_tokens: int = 0
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     restarts: Counter[str] = dataclasses.field(default_factory=Counter)
     losses: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_SPARK_POINTS))
@@ -84,6 +85,7 @@ class Snapshot:
             case RoundFailed():
                 self.failed[event.reason] += 1
                 self.last_failure = event
+                self.dropped_tokens += event.dropped_tokens
             case RootComputed():
                 self.root = event
             case Evaluated():
@@ -135,7 +137,7 @@ class Snapshot:
             )
 
     def _progress(self, event: Progress, now_s: float) -> None:
-        self.tokens_total += event.tokens
+        self.tokens_total = event.tokens_total
         self.contribution_samples = event.contribution_samples
         self.contribution_weight = event.contribution_weight
         self._rate.append((now_s, event.tokens))
@@ -201,6 +203,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "tokens_total": snapshot.tokens_total,
         "tokens_per_second": snapshot.tokens_per_second(around.now_s),
         "tokens_repeated": snapshot.repeated_tokens,
+        "tokens_dropped": snapshot.dropped_tokens,
         "micro_batch": snapshot.micro_batch,
         "contribution": {
             "samples": snapshot.contribution_samples,

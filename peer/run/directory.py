@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from peer.errors import ConfigurationError, DamagedError
 from peer.run.canonical import manifest_hash, run_id
 from peer.run.manifest import Manifest, dump_manifest, parse_manifest
@@ -108,10 +110,11 @@ class RunDirectory:
         """Folders of this machine where shards of the run lie."""
         try:
             body = json.loads((self.path / _SOURCES).read_text(encoding="utf-8"))
-            return tuple(Path(folder) for folder in body["folders"])
+            folders = TypeAdapter(list[Path]).validate_python(body["folders"])
+            return tuple(folders)
         except FileNotFoundError:
             return ()
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigurationError(
                 f"{self.path / _SOURCES} does not hold a list of folders; delete it and "
                 "start again from the run's own directory"

@@ -3,6 +3,8 @@
 import base64
 import json
 
+from pydantic import TypeAdapter
+
 from peer.errors import ConfigurationError
 from peer.identity import Identity, peer_id_of, verify
 from peer.run.canonical import manifest_hash
@@ -30,7 +32,7 @@ def signers(manifest: Manifest, text: str) -> tuple[str, ...]:
     """
     found: list[str] = []
     try:
-        for entry in json.loads(text):
+        for entry in TypeAdapter(list[dict[str, str]]).validate_json(text):
             key = base64.b64decode(entry["public_key"], validate=True)
             peer_id = peer_id_of(key)
             if not verify(key, base64.b64decode(entry["signature"]), _statement(manifest)):
@@ -42,7 +44,7 @@ def signers(manifest: Manifest, text: str) -> tuple[str, ...]:
                 found.append(peer_id)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(
-            f"run.sig is not a signature file ({error}); get the run again from its founder"
+            "run.sig is not a signature file; get the run again from its founder"
         ) from error
     return tuple(dict.fromkeys(found))
 

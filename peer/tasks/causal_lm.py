@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from peer.data.stream import Row, RowKey
+from peer.errors import ConfigurationError
 from peer.tasks.task import Batch
 from peer.tasks.text import IGNORED, Ids, TextTask
 
@@ -21,6 +22,23 @@ class CausalLM(TextTask):
     def row_tokens(self) -> int:
         """One more than the model reads."""
         return self.sequence_length + 1
+
+    @property
+    def row_loss_terms(self) -> float:
+        """Every token that the model reads has one."""
+        return self.sequence_length
+
+    def try_out(self, model: torch.nn.Module) -> None:
+        """Raise ConfigurationError also if `model` reads the tokens that it is to predict."""
+        row = np.full(self.row_tokens, self._separator, np.uint32)
+        other = row.copy()
+        other[-2] = (self._separator + 1) % self.vocabulary
+        same, changed = self._logits(model, row)[:-1], self._logits(model, other)[:-1]
+        if not torch.allclose(same, changed, atol=1e-4):
+            raise ConfigurationError(
+                "the model reads the tokens that it is to predict: it is no causal model; take "
+                "masked-lm, or another model"
+            )
 
     def model_class(self) -> Any:
         """Return transformers' auto class for the task."""

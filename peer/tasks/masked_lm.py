@@ -43,6 +43,11 @@ class MaskedLM(TextTask):
         """What is left of a row beside the start and end tokens."""
         return self.sequence_length - _FRAMING_TOKENS
 
+    @property
+    def row_loss_terms(self) -> float:
+        """The tokens that are hidden, on average."""
+        return self.row_tokens * self._chance
+
     def model_class(self) -> Any:
         """Return transformers' auto class for the task."""
         from transformers import AutoModelForMaskedLM
@@ -81,7 +86,7 @@ class MaskedLM(TextTask):
         if not hidden.any():  # a row without a loss term would teach nothing
             hidden[draw.randint(len(row))] = True
         fate = draw.random_sample(len(row))
-        other = draw.randint(self.tokenizer.get_vocab_size(), size=len(row))
+        other = draw.randint(self.vocabulary, size=len(row))
         shown = np.where(hidden & (fate < 0.8), self._mask, row)  # noqa: PLR2004 80 % masked
         shown = np.where(hidden & (fate >= 0.9), other, shown)  # noqa: PLR2004 10 % random
         return hidden, shown.astype(np.uint32)

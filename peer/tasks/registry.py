@@ -1,16 +1,17 @@
 """The tasks by name. A further task is one more file and one more line here."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from peer.errors import ConfigurationError
 from peer.run.manifest import TaskSection
 from peer.tasks.causal_lm import CausalLM
 from peer.tasks.masked_lm import MaskedLM
 from peer.tasks.task import Task
-from peer.tasks.text import TextTask
 
-TASKS: dict[str, type[TextTask]] = {task.name: task for task in (CausalLM, MaskedLM)}
+TASKS: dict[str, Callable[[TaskSection, Mapping[str, bytes]], Task]] = {
+    task.name: task for task in (CausalLM, MaskedLM)
+}
 
 
 def create(section: TaskSection, tokenizer_files: Mapping[str, bytes]) -> Task:

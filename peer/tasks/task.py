@@ -85,6 +85,15 @@ class Task(ABC):
         """Return the model of a local directory or a hub name, and its config."""
 
     @abstractmethod
+    def try_out(self, model: torch.nn.Module) -> None:
+        """Raise ConfigurationError unless `model` can take a row and does what the task means."""
+
+    @property
+    @abstractmethod
+    def row_loss_terms(self) -> float:
+        """About how many loss terms a full row has."""
+
+    @abstractmethod
     def examples(self, shard: Shard, texts: Sequence[str], cache: TokenCache) -> Examples:
         """Return the rows that the texts of `shard` make."""
 
@@ -106,11 +115,18 @@ class Task(ABC):
         model: torch.nn.Module,
         rows: HeldOutRows,
         device: torch.device,
+        samples: int = 16,
         between: Callable[[], None] = lambda: None,
     ) -> Score:
         """Return the score of `model`; its mode and all random generators stay as they were.
 
-        `between` is called now and then: a long evaluation shows that it goes on.
+        Args:
+            model: On `device`.
+            rows: What to score it on.
+            device: Where to.
+            samples: Rows at once.
+            between: Called after each batch: to show that a long evaluation goes on, or to end it
+                by an exception.
         """
 
     @abstractmethod

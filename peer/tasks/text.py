@@ -5,7 +5,8 @@ import json
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +26,14 @@ from peer.tasks.task import Batch, HeldOutRows, ModelConfig, Score, Task
 IGNORED = -100
 """A label that is not scored, as torch's cross entropy has it."""
 
-_EVALUATION_SAMPLES = 16
+_FOREIGN_CODE = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "quantization_config",
+)
+_PIECE_CHARACTERS = 1 << 18
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 _SEPARATORS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>", "[SEP]")
 
@@ -78,6 +86,8 @@ class TextTask(Task):
         self.sequence_length = section.sequence_length
         self.tokenizer = load_tokenizer(data)
         self._tokenizer_hash = hashlib.sha256(data).hexdigest()
+        self.vocabulary = _vocabulary(self.tokenizer)
+        """One more than the largest token id; ids may have gaps."""
         self._separator = self.special(_SEPARATORS)
         self._token_bytes: npt.NDArray[np.int64] | None = None
 
@@ -107,14 +117,22 @@ class TextTask(Task):
     def token_fields(self) -> dict[str, Any]:
         """Return the vocabulary's size, and the separator as what begins and ends a text."""
         return {
-            "vocab_size": self.tokenizer.get_vocab_size(),
+            "vocab_size": self.vocabulary,
             "bos_token_id": self._separator,
             "eos_token_id": self._separator,
         }
 
     def check_model(self, config: ModelConfig) -> None:
-        """Raise ConfigurationError unless vocabulary and positions suffice."""
-        size, needed = config.get("vocab_size"), self.tokenizer.get_vocab_size()
+        """Raise ConfigurationError unless vocabulary and positions suffice.
+
+        What would have transformers load code or kernels from elsewhere is refused, too.
+        """
+        for key in _FOREIGN_CODE:
+            if config.get(key) is not None:
+                raise ConfigurationError(
+                    f"the model's {key} could load code from elsewhere; take it out"
+                )
+        size, needed = config.get("vocab_size"), self.vocabulary
         if isinstance(size, int) and size < needed:
             raise ConfigurationError(
                 f"the tokenizer does not fit the model: it has {needed} tokens and the model's "
@@ -145,6 +163,30 @@ class TextTask(Task):
         assert isinstance(model, torch.nn.Module)
         return model
 
+    def try_out(self, model: torch.nn.Module) -> None:
+        """Raise ConfigurationError unless `model` takes a full row; see also the subclasses."""
+        row = np.full(self.row_tokens, self._separator, np.uint32)
+        self._logits(model, row)
+
+    def _logits(self, model: torch.nn.Module, row: Ids) -> torch.Tensor:
+        """Return the logits [sequence_length, vocab] that `model` gives for `row`."""
+        tensors = self.collate([(RowKey(0, "0" * 64, 0), row)]).tensors
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                inputs = {key: value for key, value in tensors.items() if key != "labels"}
+                logits = model(**inputs, return_dict=True).logits[0]
+                assert isinstance(logits, torch.Tensor)
+                return logits
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"the model cannot take a row of {self.sequence_length} tokens: "
+                f"{_first_line(error)}"
+            ) from error
+        finally:
+            model.train(was_training)
+
     def load_pretrained(self, source: str) -> tuple[torch.nn.Module, dict[str, Any]]:
         """Return the model of a local directory or a hub name, and its config.
 
@@ -169,13 +211,15 @@ class TextTask(Task):
         """Return the packed rows of a shard: its texts' tokens, a separator after each text."""
 
         def tokenise() -> Ids:
-            ids: list[int] = []
-            for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False):
-                ids += encoding.ids
+            ids = array("I")
+            for text in texts:
+                for piece in _pieces(text):
+                    ids.extend(self.tokenizer.encode(piece, add_special_tokens=False).ids)
                 ids.append(self._separator)
-            return np.array(ids, np.uint32)
+            return np.frombuffer(ids, np.uint32)
 
-        ids = cache.get(f"{self._tokenizer_hash[:16]}-{shard.sha256}", tokenise)
+        reading = f"{self._tokenizer_hash}\n{shard.sha256}\n{shard.format}\n{shard.column}"
+        ids = cache.get(hashlib.sha256(reading.encode()).hexdigest(), tokenise)
         return PackedRows(ids, self.row_tokens, self.overlap)
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -204,18 +248,21 @@ class TextTask(Task):
         model: torch.nn.Module,
         rows: HeldOutRows,
         device: torch.device,
+        samples: int = 16,
         between: Callable[[], None] = lambda: None,
     ) -> Score:
         """Return bits per byte of the scored tokens' text; perplexity rides along."""
         was_training, loss_sum, terms = model.training, 0.0, 0
         model.eval()
-        with torch.no_grad():
-            for start in range(0, len(rows.rows), _EVALUATION_SAMPLES):
-                batch = self.collate(rows.rows[start : start + _EVALUATION_SAMPLES])
-                loss_sum += float(self.loss(model, batch.to(device)))
-                terms += batch.loss_terms
-                between()
-        model.train(was_training)
+        try:
+            with torch.no_grad():
+                for start in range(0, len(rows.rows), samples):
+                    batch = self.collate(rows.rows[start : start + samples])
+                    loss_sum += float(self.loss(model, batch.to(device)))
+                    terms += batch.loss_terms
+                    between()
+        finally:
+            model.train(was_training)
         loss = loss_sum / terms
         # A diverged model has a perplexity beyond any float: infinity says so.
         perplexity = math.exp(loss) if loss < 700 else math.inf  # noqa: PLR2004
@@ -228,7 +275,7 @@ class TextTask(Task):
         scored = [self._targets(row) for row in rows.rows]
         context = np.concatenate([before for before, _ in scored])
         target = np.concatenate([token for _, token in scored])
-        size = self.tokenizer.get_vocab_size()
+        size = self.vocabulary
         return {
             "unigram": unigram_bits(streams, target, size) / rows.scored_bytes,
             "bigram": bigram_bits(streams, context, target, size) / rows.scored_bytes,
@@ -243,6 +290,15 @@ class TextTask(Task):
         if self._token_bytes is None:
             self._token_bytes = np.array(_token_bytes(self.tokenizer), np.int64)
         return self._token_bytes
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield `text` cut behind line ends: a tokenizer takes much memory for each character."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE_CHARACTERS) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def _token_bytes(tokenizer: Tokenizer) -> list[int]:
@@ -263,7 +319,11 @@ def _token_bytes(tokenizer: Tokenizer) -> list[int]:
             return 1
         return len(piece.removeprefix("##").replace("▁", " ").encode())
 
-    return [size(token) for token in range(tokenizer.get_vocab_size())]
+    return [size(token) for token in range(_vocabulary(tokenizer))]
+
+
+def _vocabulary(tokenizer: Tokenizer) -> int:
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def _first_line(error: Exception) -> str:
@@ -292,21 +352,21 @@ def find_tokenizer(source: str) -> bytes:
     Raises:
         ConfigurationError: There is none.
     """
+    from transformers import AutoTokenizer
+
     path = Path(source)
     if path.is_dir():
         path /= "tokenizer.json"
-    if path.exists():
-        data = path.read_bytes()
-        load_tokenizer(data)
-        return data
-    from transformers import AutoTokenizer
-
     try:
+        if path.exists():
+            data = path.read_bytes()
+            load_tokenizer(data)
+            return data
         backend = AutoTokenizer.from_pretrained(source, use_fast=True).backend_tokenizer
         return str(backend.to_str()).encode()
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, ImportError) as error:
         raise ConfigurationError(
-            f"no tokenizer can be had from {source!r}: {str(error).splitlines()[0]}"
+            f"no tokenizer can be had from {source!r}: {_first_line(error)}"
         ) from error
 
 

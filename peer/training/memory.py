@@ -2,6 +2,8 @@
 
 import torch
 
+_SIGNS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 DEFAULT_SAMPLES = {"cpu": 16, "cuda": 32}
 
 
@@ -21,7 +23,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that the device or the machine is out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(sign in words for sign in _SIGNS)
 
 
 def release(device: torch.device) -> None:

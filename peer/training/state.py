@@ -47,7 +47,18 @@ class Schema:
 
     @classmethod
     def of(cls, model: "torch.nn.Module") -> Self:
-        """Return the schema of `model`; a tied tensor counts once, under its first name."""
+        """Return the schema of `model`; a tied tensor counts once, under its first name.
+
+        Raises:
+            ConfigurationError: Part of the model's state is not trained: it would be in no root.
+        """
+        names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        if untrained := sorted({*frozen, *(set(model.state_dict()) - names)}):
+            raise ConfigurationError(
+                f"the model's {untrained[0]!r} is part of its state but is not trained; such "
+                "models cannot be agreed on yet: take another"
+            )
         specs = (TensorSpec(name, tuple(p.shape)) for name, p in model.named_parameters())
         return cls(tuple(sorted(specs, key=lambda spec: spec.name)))
 

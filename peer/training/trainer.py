@@ -6,6 +6,7 @@ else trains, when to evaluate or where checkpoints lie.
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -167,11 +168,30 @@ class Trainer:
     def evaluate(self, rows: HeldOutRows, between: Callable[[], None] = lambda: None) -> Score:
         """Return the model's score on held-out `rows`; training goes on as if it had not been.
 
-        `between` is called now and then.
+        As many rows are scored at once as are trained on at once, fewer if memory is short.
+
+        Args:
+            rows: What to score it on.
+            between: Called after each batch.
         """
+        samples = self.micro_batch
+        while (score := self._evaluate(rows, samples, between)) is None:
+            samples //= 2
+            release(self._bench.device)
+        return score
+
+    def _evaluate(
+        self, rows: HeldOutRows, samples: int, between: Callable[[], None]
+    ) -> Score | None:
+        """Return the score, or None if the device has no memory for `samples` rows at once."""
         bench = self._bench
-        with bench.autocast():
-            return bench.task.evaluate(bench.model, rows, bench.device, between)
+        try:
+            with bench.autocast():
+                return bench.task.evaluate(bench.model, rows, bench.device, samples, between)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or samples == 1:
+                raise
+            return None
 
     def suspend(self) -> None:
         """Move the model off its device and give the memory back."""
@@ -202,7 +222,9 @@ class Trainer:
         An error's traceback keeps tensors alive: that memory is free once this has returned.
         """
         bench = self._bench
-        batch = bench.task.collate(bench.stream.take(self.micro_batch))
+        missing = bench.manifest.batch.target_loss_terms - self.tally.weight
+        rows = min(self.micro_batch, math.ceil(missing / bench.task.row_loss_terms))
+        batch = bench.task.collate(bench.stream.take(rows))
         try:
             loss_sum = self._forward_backward(batch)
         except (RuntimeError, MemoryError) as error:
@@ -256,6 +278,7 @@ class Trainer:
                 loss=fresh.loss_sum / fresh.weight,
                 contribution_samples=self.tally.samples,
                 contribution_weight=self.tally.weight,
+                tokens_total=self.tokens_total,
                 seconds=seconds,
             )
         )

@@ -140,7 +140,7 @@ def test_a_disk_that_fills_up_later_stops_checkpoints_but_not_training(
     assert "checkpoint not written" in full["reason"]
     assert "No space left on device" in full["reason"]
     assert "free some space" in full["reason"]
-    daemon.wait_until(lambda status: status["epoch"] > full["epoch"] + 2)
+    daemon.wait_until(lambda status: (status["epoch"] or 0) > full["epoch"] + 2)
     (home / "ballast").unlink()
     after = daemon.wait_until(lambda status: status["checkpoint_problem"] is None)
     assert after["checkpoint"]["epoch"] > before["checkpoint"]["epoch"]

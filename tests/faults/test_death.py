@@ -81,11 +81,13 @@ def test_twenty_epochs_with_three_sigkills_end_in_the_same_root(make_daemon, see
     # The data's order is drawn from the peer id, so both must be the same peer.
     shutil.copy(straight.home / "identity.key", broken.home)
     chance = random.Random(seed)
+    resumed = []
     for _ in range(3):
         broken.start("--max-epochs", 20)
         begun = broken.wait_until(lambda status: status["device"] is not None)
-        last = begun["epoch"] + chance.randint(0, 5)
-        broken.wait_until(lambda status, last=last: status["epoch"] >= last)
+        resumed.append(begun["checkpoint"]["epoch"] if begun["checkpoint"] else 0)
+        last = begun["epoch"] + chance.randint(2, 5)
+        broken.wait_until(lambda status, last=last: (status["epoch"] or 0) >= last)
         time.sleep(chance.random() * 0.3)
         broken.kill_all()
         broken.wait_for_no_process()
@@ -93,6 +95,8 @@ def test_twenty_epochs_with_three_sigkills_end_in_the_same_root(make_daemon, see
     ends = [
         json.loads((daemon.home / "last_status.json").read_text()) for daemon in (straight, broken)
     ]
+    assert resumed[0] == 0
+    assert 0 < resumed[1] <= resumed[2]
     assert [end["state_root_epoch"] for end in ends] == [20, 20]
     assert ends[0]["state_root"] == ends[1]["state_root"]
     assert ends[0]["tokens_total"] == ends[1]["tokens_total"]

@@ -50,6 +50,7 @@ def test_a_loss_that_is_not_a_number_stays_one():
         loss=math.nan,
         contribution_samples=1,
         contribution_weight=8,
+        tokens_total=8,
         seconds=math.inf,
     )
     got = Message.decode(sent.encode())

@@ -141,6 +141,7 @@ def test_a_key_like_none_is_told_the_known_ones(load):
 )
 def test_a_value_that_makes_no_sense_names_its_origin_in_each_layer(name, value, load, tmp_path):
     section, key = name.split(".")
+    toml = f"'{value}'" if value in {"many", "fp8", "loud"} else value
     variable = f"CTPEER_{section}__{key}".upper()
     with pytest.raises(ConfigurationError, match=rf"^{name}: .*\(from environment {variable}\)$"):
         load(environment={variable: value})
@@ -149,7 +150,15 @@ def test_a_value_that_makes_no_sense_names_its_origin_in_each_layer(name, value,
         load(flags={name: value})
     file = re.escape(str(tmp_path / "peer.toml"))
     with pytest.raises(ConfigurationError, match=rf"^{name}: .*\(from file {file}\)$"):
-        load(f"[{section}]\n{key} = '{value}'")
+        load(f"[{section}]\n{key} = {toml}")
+
+
+@pytest.mark.parametrize(
+    "line", ["threads = true", "threads = 2.5", "threads = '2'", "device = 5", "precision = true"]
+)
+def test_a_value_of_another_type_in_the_file_is_refused(line, load):
+    with pytest.raises(ConfigurationError, match=rf"^compute\.{line.split()[0]}: .*peer\.toml\)$"):
+        load(f"[compute]\n{line}")
 
 
 def test_a_weak_layers_nonsense_is_forgiven_where_a_stronger_one_decides(load):

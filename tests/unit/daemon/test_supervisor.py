@@ -16,6 +16,7 @@ PROGRESS = {
     "loss": 3.0,
     "contribution_samples": 2,
     "contribution_weight": 100,
+    "tokens_total": 100,
     "seconds": 0.1,
 }
 FINISHED = {
@@ -64,7 +65,7 @@ def test_a_crash_is_counted_named_and_mended(supervise, until, home):
     assert seen[0]["restarts_by_reason"] == {"crash": 1}
     status = supervisor.status()
     assert status["restarts"] == 1
-    assert status["tokens_total"] == 200
+    assert status["tokens_total"] == 100
 
 
 def test_counters_survive_the_worker(supervise):

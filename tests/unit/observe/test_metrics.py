@@ -39,7 +39,13 @@ COMMITTED = RoundCommitted(
     bytes_received=20,
 )
 PROGRESS = Progress(
-    samples=2, tokens=64, loss=1.0, contribution_samples=2, contribution_weight=64, seconds=0.1
+    samples=2,
+    tokens=64,
+    loss=1.0,
+    contribution_samples=2,
+    contribution_weight=64,
+    tokens_total=64,
+    seconds=0.1,
 )
 
 
@@ -83,7 +89,7 @@ def test_exactly_one_state_is_one(metrics):
 
 
 def test_events_are_counted(metrics, make_loaded):
-    failed = RoundFailed(reason="not_finite", detail="x")
+    failed = RoundFailed(reason="not_finite", detail="x", dropped_samples=1, dropped_tokens=64)
     repeated = WorkRepeated(samples=1, tokens=5)
     text = exposed(
         metrics,
@@ -100,6 +106,7 @@ def test_events_are_counted(metrics, make_loaded):
     assert value(text, "ctpeer_received_bytes_total") == 20
     assert value(text, "ctpeer_round_seconds_sum", phase="certify") == pytest.approx(0.3)
     assert value(text, "ctpeer_repeated_tokens_total") == 5
+    assert value(text, "ctpeer_dropped_tokens_total") == 64
     assert value(text, "ctpeer_checkpoints_total", result="failed") == 1
     assert value(text, "ctpeer_epoch") == 3
 

@@ -30,6 +30,7 @@ def progress(tokens, weight=None):
         loss=2.0,
         contribution_samples=1,
         contribution_weight=weight or tokens,
+        tokens_total=tokens,
         seconds=0.1,
     )
 
@@ -90,7 +91,12 @@ def test_loss_is_the_mean_of_the_last_ten_epochs():
 
 
 def test_a_failed_round_is_counted_and_named():
-    failure = RoundFailed(reason="not_finite", detail="own contribution not finite")
+    failure = RoundFailed(
+        reason="not_finite",
+        detail="own contribution not finite",
+        dropped_samples=1,
+        dropped_tokens=64,
+    )
     rounds = status_after(failure, failure)["rounds"]
     assert rounds["failed"] == 2
     assert rounds["failed_by_reason"] == {"not_finite": 2}

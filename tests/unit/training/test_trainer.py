@@ -63,13 +63,14 @@ def test_a_contribution_is_the_full_batch_gradient_whatever_the_micro_batch(
     np.testing.assert_allclose(contribution.values, expected, atol=1e-5)
 
 
-def test_the_epoch_ends_with_the_first_micro_batch_that_reaches_the_target(make_trainer):
-    trainer = make_trainer(micro_batch=2, target=33)
+@pytest.mark.parametrize(("micro_batch", "samples"), [(1, 3), (2, 3), (64, 3)])
+def test_an_epoch_takes_no_more_rows_than_its_target_needs(make_trainer, micro_batch, samples):
+    trainer = make_trainer(micro_batch=micro_batch, target=33)
     assert trainer.work(never)
-    assert trainer.tally.weight == 64
-    assert trainer.tally.samples == trainer.samples_total == 4
+    assert trainer.tally.weight == 48
+    assert trainer.tally.samples == trainer.samples_total == samples
     assert trainer.work(never)
-    assert trainer.tally.weight == 64
+    assert trainer.tally.weight == 48
 
 
 def test_interrupted_work_is_kept_and_goes_on(make_trainer):
