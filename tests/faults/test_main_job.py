@@ -26,5 +26,5 @@ def test_a_masked_model_of_the_chinese_classics_learns(daemon, tmp_path):
     assert founded.returncode == 0, founded.stderr
     assert daemon.start(tmp_path / "classics", "--max-epochs", 60).wait(200) == 0
     status = last_status(daemon)
-    assert status["losses"][-1] < status["losses"][0] - 1.0
+    assert status["loss"] < status["losses"][0] - 0.8
     assert status["heldout"]["value"] < status["heldout"]["history"][0][1]

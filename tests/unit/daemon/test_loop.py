@@ -104,9 +104,12 @@ def test_it_ends_at_the_last_epoch_scored_and_saved(make_loop):
 
 def test_the_outer_step_waits_for_a_save_under_way(make_loop):
     saving, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
-    loop, store, clock, events = make_loop(
-        on_event=lambda event: waiting.set() if isinstance(event, Heartbeat) else None
-    )
+
+    def look(event):
+        if saving.is_set() and isinstance(event, Heartbeat):
+            waiting.set()
+
+    loop, store, clock, events = make_loop(on_event=look)
 
     def wait():
         saving.set()
