@@ -30,7 +30,7 @@ from peer.identity import Identity
 from peer.run.directory import RunDirectory
 from peer.tasks import registry
 from peer.tasks.task import Task
-from peer.training.memory import first_micro_batch
+from peer.training.memory import first_micro_batch, keep_freed_memory
 from peer.training.outer import initial_slots
 from peer.training.precision import Autocast, resolve_device, resolve_precision
 from peer.training.round import LoneRounds
@@ -110,6 +110,7 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
 def _prepare_torch(settings: Settings) -> torch.device:
     threads = settings.compute.threads or max(1, (os.cpu_count() or 2) - 1)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     # Resuming must repeat, bit for bit, what the lost process did.
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     # Filling memory with NaN before use is for debugging, and costs.
