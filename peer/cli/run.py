@@ -1,7 +1,6 @@
 """`ctpeer run`: found a run, look at one, verify one."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,13 +8,13 @@ import click
 
 from peer.cli.options import home_option, json_option
 from peer.config.home import resolve_home
-from peer.errors import ConfigurationError, DamagedError, UsageError
+from peer.errors import ConfigurationError, UsageError
 from peer.run.directory import RunDirectory
-from peer.run.signature import signers
+from peer.run.signature import signers_of
 
 if TYPE_CHECKING:
-    from peer.cli.architecture import ModelChoice
     from peer.config.section import Section
+    from peer.founding.architecture import ModelChoice
 
 _SectionT = TypeVar("_SectionT", bound="Section")
 
@@ -109,7 +108,7 @@ def init(*, directory: Path, home: str | None, as_json: bool, **flags: Any) -> N
     where = resolve_home(home)
     where.prepare()
     # torch and transformers load here, after everything that can be refused without them.
-    from peer.cli.founding import Wishes, found
+    from peer.founding.found import Wishes, found
     from peer.identity import Identity
 
     def say(step: str) -> None:
@@ -136,7 +135,7 @@ def show(*, directory: Path | None, home: str | None, as_json: bool) -> None:
     manifest = opened.manifest
     click.echo(f"run         {opened.run_id}")
     click.echo(f"founders    {', '.join(manifest.founders)}")
-    click.echo(f"signed      {', '.join(_signers(opened)) or 'by nobody'}")
+    click.echo(f"signed      {', '.join(signers_of(opened)) or 'by nobody'}")
     for section, body in manifest.model_dump(mode="json", exclude_none=True).items():
         if isinstance(body, dict):
             text = ", ".join(f"{key} {_short(value)}" for key, value in body.items())
@@ -154,7 +153,10 @@ def verify(*, directory: Path | None, home: str | None, as_json: bool) -> None:
     fit each other. Exit code 78 if anything is wrong.
     """
     opened = open_run(directory, home)
-    problems = list(_problems(opened))
+    # torch loads with it.
+    from peer.founding.verify import problems_of
+
+    problems = list(problems_of(opened))
     if as_json:
         body = {"schema": 1, "run_id": opened.run_id, "good": not problems, "problems": problems}
         click.echo(json.dumps(body, indent=2))
@@ -239,7 +241,7 @@ def _name(text: str) -> str:
 
 
 def _model(flags: dict[str, Any]) -> "ModelChoice":
-    from peer.cli.architecture import PRESETS, ModelChoice, Size
+    from peer.founding.architecture import PRESETS, ModelChoice, Size
 
     given = [flag for field, flag in _ARCHITECTURE_FLAGS.items() if flags[field] is not None]
     if len(given) > 1:
@@ -271,59 +273,9 @@ def _facts(opened: RunDirectory) -> dict[str, Any]:
         "run_id": opened.run_id,
         "manifest_hash": opened.manifest_hash,
         "path": str(opened.path),
-        "signed_by": list(_signers(opened)),
+        "signed_by": list(signers_of(opened)),
         "manifest": opened.manifest.model_dump(mode="json"),
     }
-
-
-def _signers(opened: RunDirectory) -> tuple[str, ...]:
-    text = opened.signatures()
-    return signers(opened.manifest, text) if text is not None else ()
-
-
-def _problems(opened: RunDirectory) -> Iterator[str]:
-    """Yield a sentence for each thing that is wrong; what depends on it is not looked at."""
-    try:
-        missing = set(opened.manifest.founders) - set(_signers(opened))
-    except ConfigurationError as error:
-        yield str(error)
-    else:
-        for founder in sorted(missing):
-            yield f"the founder {founder} has not signed it; ask for run.sig"
-    damaged = False
-    for what, hash_ in opened.blob_hashes():
-        try:
-            opened.read_blob(hash_)
-        except DamagedError as error:
-            damaged = True
-            yield f"{what}: {error}"
-    if not damaged:
-        yield from _misfits(opened)
-
-
-def _misfits(opened: RunDirectory) -> Iterator[str]:
-    from peer.data.index import parse_index
-    from peer.data.source import ShardSources
-    from peer.tasks import registry
-    from peer.training.state import check_initial_state
-
-    manifest = opened.manifest
-    files = {name: opened.read_blob(hash_) for name, hash_ in manifest.tokenizer.files.items()}
-    try:
-        task = registry.create(manifest.task, files)
-        config = json.loads(opened.read_blob(manifest.model.config))
-        task.check_model(config)
-        check_initial_state(opened.read_blob(manifest.initial_state), task.build_model(config))
-        index = parse_index(opened.read_blob(manifest.data.index), "the data index")
-    except (ConfigurationError, ValueError) as error:
-        yield str(error)
-        return
-    sources = ShardSources(opened.sources)
-    for shard in index.shards:
-        try:
-            sources.read(shard)
-        except DamagedError as error:
-            yield str(error)
 
 
 def _short(value: object) -> str:

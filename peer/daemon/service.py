@@ -15,7 +15,7 @@ from peer.daemon.supervisor import Supervisor
 from peer.errors import ConfigurationError
 from peer.run.demo import demo_run_path
 from peer.run.directory import RunDirectory, write_atomically
-from peer.run.signature import signers
+from peer.run.signature import signers_of
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,7 @@ def choose_run(home: Home, given: Path | None) -> RunDirectory:
         ConfigurationError: There is no such run, it is damaged, or its signature is not good.
     """
     run = RunDirectory.open(given) if given is not None else last_or_demo_run(home)
-    text = run.signatures()
-    vouching = signers(run.manifest, text) if text is not None else ()
-    if missing := sorted(set(run.manifest.founders) - set(vouching)):
+    if missing := sorted(set(run.manifest.founders) - set(signers_of(run))):
         log.warning("run %s is not signed by its founder %s", run.run_id, ", ".join(missing))
     run = run.import_into(home.runs_path)
     try:

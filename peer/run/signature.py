@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from peer.errors import ConfigurationError
 from peer.identity import Identity, peer_id_of, verify
 from peer.run.canonical import manifest_hash
+from peer.run.directory import RunDirectory
 from peer.run.manifest import Manifest
 
 _PREFIX = b"ctpeer founder\n"
@@ -47,6 +48,16 @@ def signers(manifest: Manifest, text: str) -> tuple[str, ...]:
             "run.sig is not a signature file; get the run again from its founder"
         ) from error
     return tuple(dict.fromkeys(found))
+
+
+def signers_of(run: RunDirectory) -> tuple[str, ...]:
+    """Return the founders whose good signatures lie beside the manifest of `run`.
+
+    Raises:
+        ConfigurationError: What lies there is no signature file, or a signature is not good.
+    """
+    text = run.signatures()
+    return signers(run.manifest, text) if text is not None else ()
 
 
 def _statement(manifest: Manifest) -> bytes:

@@ -45,11 +45,13 @@ class Tally:
 
 def flat_gradient(model: "torch.nn.Module", schema: Schema) -> Flat:
     """Return the gradients of `model`, fp32 [schema.elements] on the CPU, zero where none is."""
-    flat = np.zeros(schema.elements, np.float32)
+    flat = np.empty(schema.elements, np.float32)
     parameters = dict(model.named_parameters())
     for spec, place in schema.slices():
         gradient = parameters[spec.name].grad
-        if gradient is not None:
+        if gradient is None:
+            flat[place] = 0.0
+        else:
             flat[place] = gradient.detach().to("cpu").float().reshape(-1).numpy()
     return flat
 

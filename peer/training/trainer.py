@@ -204,7 +204,7 @@ class Trainer:
         self._reported_s = time.monotonic()
 
     def _start_epoch(self) -> None:
-        self._bench.model.zero_grad(set_to_none=False)
+        self._bench.model.zero_grad(set_to_none=True)
         self.tally = Tally()
         self.place = Place(
             cursor=self._bench.stream.cursor,

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from peer.cli.architecture import ModelChoice, make_model
 from peer.data.demo import PREFIX, data_folder
 from peer.data.folder import read_index
 from peer.data.index import DataIndex, Shard
@@ -16,6 +15,7 @@ from peer.data.source import ShardSources
 from peer.data.stream import Examples
 from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError
+from peer.founding.architecture import ModelChoice, make_model
 from peer.identity import Identity
 from peer.run.directory import SIGNATURES, RunDirectory, add_blob, write_atomically
 from peer.run.manifest import (

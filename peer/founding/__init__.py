@@ -1,0 +1,1 @@
+"""Founding a run and verifying one: what a founder does before any peer trains."""
