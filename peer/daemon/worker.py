@@ -73,7 +73,7 @@ def main() -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # The terminal's Ctrl-C reaches the whole session; the supervisor decides what it means.
+    # Ctrl-C is the supervisor's to interpret.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands = pipe.commands()
     begin = next(commands, None)
