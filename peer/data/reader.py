@@ -83,11 +83,15 @@ def _table(kind: ShardFormat, column: str, data: bytes) -> list[str]:
                 include_columns=[column], column_types={column: pa.string()}
             )
             parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            # One block: a row may not straddle two.
-            reading = pyarrow.csv.ReadOptions(block_size=max(len(data), 1 << 20))
+            # One block, for a row may not straddle two; no threads, for after an error pyarrow's
+            # now and then abort the process at its end.
+            block_bytes = max(len(data), 1 << 20)
+            reading = pyarrow.csv.ReadOptions(use_threads=False, block_size=block_bytes)
             table = pyarrow.csv.read_csv(io.BytesIO(data), reading, parsing, options)
         else:
-            table = pyarrow.parquet.read_table(io.BytesIO(data), columns=[column])
+            table = pyarrow.parquet.read_table(
+                io.BytesIO(data), columns=[column], use_threads=False
+            )
         texts = table.column(column).cast(pa.string()).to_pylist()
     except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
