@@ -254,12 +254,9 @@ class TrainingLoop:
 
     def _evaluate_if_due(self, orders: Orders) -> None:
         clock, epoch = self._parts.clock, self._trainer.state.epoch
-        if clock.monotonic_s() < self._evaluate_due_s or epoch == self._evaluated_epoch:
-            return
-        if self._trainer.tally.samples:
-            # Mid-epoch, after a pause: the score belongs to the epoch all the same.
-            return
-        self._evaluate(orders)
+        # Also within an epoch, after a pause: the model is still the epoch's.
+        if clock.monotonic_s() >= self._evaluate_due_s and epoch != self._evaluated_epoch:
+            self._evaluate(orders)
 
     def _evaluate(self, orders: Orders) -> None:
         parts, epoch = self._parts, self._trainer.state.epoch
