@@ -33,3 +33,27 @@ class ConfigurationError(CtpeerError):
 
 class DamagedError(ConfigurationError):
     """Bytes on the disk are not the bytes that their hash names."""
+
+
+class NetworkLostError(Exception):
+    """p2pd or the thread around it died; the worker has to be started again."""
+
+
+class PeerError(Exception):
+    """Another peer, or the way to it, failed; whoever asked counts it and goes on without."""
+
+
+class UnreachableError(PeerError):
+    """The peer did not answer in time, or there is no way to it."""
+
+
+class StalledError(UnreachableError):
+    """The stream is there, but nothing moves on it."""
+
+
+class DeclinedError(PeerError):
+    """The peer answered that it will not, and why."""
+
+
+class MisbehavedError(PeerError):
+    """The peer sent what the protocol does not allow."""

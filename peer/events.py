@@ -20,6 +20,7 @@ class Phase(StrEnum):
 
     IMPORTING = "importing"
     LOADING = "loading"
+    JOINING = "joining"
     TRAINING = "training"
     AVERAGING = "averaging"
     EVALUATING = "evaluating"
@@ -32,6 +33,11 @@ class RoundFailure(StrEnum):
 
     NOT_FINITE = "not_finite"
     REFUSED = "refused"
+    NO_GROUP = "no_group"
+    TRANSFER = "transfer"
+    BAD_PART = "bad_part"
+    NO_QUORUM = "no_quorum"
+    ABANDONED = "abandoned"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,17 +156,32 @@ class Progress(Message):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoundCommitted(Message):
-    """A round ended in a certificate and the global state moved on by one epoch."""
+    """A certificate moved the global state on by one epoch, with this peer in its group or not."""
 
     epoch: int
     generation: int
-    group: int
-    weight: int
-    loss: float
-    """Mean loss per loss term of this peer's contribution, in nats."""
+    loss_terms: dict[str, int]
+    """What each member of the group brought, by peer id."""
+    loss: float | None
+    """Mean loss per loss term of this peer's contribution, in nats; None if it is not in it."""
     seconds_by_phase: dict[str, float]
-    bytes_sent: int
-    bytes_received: int
+    """Empty where others did the work."""
+    dropped_samples: int
+    dropped_tokens: int
+    """Work of this peer that the certificate does not hold and no other one can."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BranchLeft(Message):
+    """This peer's state was not the run's, and it went over to the one that is."""
+
+    reason: str
+    epoch: int
+    lost_epochs: int
+    lost_weight: int
+    """Loss terms of this peer in the epochs that the run does not know."""
+    dropped_samples: int
+    dropped_tokens: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +193,36 @@ class RoundFailed(Message):
     dropped_samples: int
     dropped_tokens: int
     """Work in a contribution that no other round can use."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeersSeen(Message):
+    """Who else is in the run, and what moved between us since the last such event."""
+
+    addresses: tuple[str, ...]
+    reachability: str
+    peers: tuple[dict[str, Any], ...]
+    """As `peer.swarm.membership.describe` gives them."""
+    sent_bytes: int
+    received_bytes: int
+    refused_records: dict[str, int]
+    """Records of the DHT, by reason."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeerMisbehaved(Message):
+    """A peer did what the protocol does not allow; it is left out of groups for a while."""
+
+    peer_id: str
+    what: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartRefused(Message):
+    """As a reducer, we left a peer's slice out of the average."""
+
+    peer_id: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -290,6 +341,8 @@ class Begin(Message):
     paused: str | None
     """Why to begin paused, or None."""
     max_epochs: int | None
+    addresses: tuple[str, ...]
+    """Where an invite says that peers of the run are."""
     micro_batch_divisor: int
     """1, doubled by the supervisor each time the kernel killed the worker for its memory."""
     settings: dict[str, Any]

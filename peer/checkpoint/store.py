@@ -1,12 +1,16 @@
 """The checkpoints of one run on this machine: written whole or not at all, verified on load."""
 
+import contextlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from peer.checkpoint.format import Checkpoint, read_files, write_files
+from peer.checkpoint.format import _HEAD, _STATE, Checkpoint, read_files, write_files
 from peer.errors import ConfigurationError, DamagedError
 from peer.training.state import Schema, Slot
 
@@ -16,8 +20,18 @@ _STAGING = ".staging-"
 _DAMAGED = "damaged-"
 
 
+class Stored(NamedTuple):
+    """What the head of a checkpoint on the disk says of it."""
+
+    epoch: int
+    state_root: str
+    generation: int
+
+
 class CheckpointStore:
     """A folder of checkpoints.
+
+    One thread saves and loads; any thread may ask what there is and hold it back from deletion.
 
     Args:
         folder: Made if it is not there.
@@ -27,8 +41,12 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, manifest_hash: str, keep: int) -> None:
         self._folder = folder
-        self._manifest_hash = manifest_hash
+        self.manifest_hash = manifest_hash
         self._keep = keep
+        self._heads: dict[str, Stored] = {}
+        self._held: list[str] = []
+        self._doomed: set[str] = set()
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{_STAGING}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -56,7 +74,7 @@ class CheckpointStore:
         staging = self._folder / f"{_STAGING}{checkpoint.name}"
         try:
             staging.mkdir(parents=True)
-            write_files(checkpoint, self._manifest_hash, staging)
+            write_files(checkpoint, self.manifest_hash, staging)
             size = sum(_sync(path) for path in staging.iterdir())
             _sync(staging)
             staging.rename(target)
@@ -65,8 +83,7 @@ class CheckpointStore:
             for path in (staging, target):
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        for name in self.names()[self._keep :]:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._drop_old()
         return size
 
     def load_newest(
@@ -83,7 +100,7 @@ class CheckpointStore:
         names = self.names()
         for name in names:
             try:
-                return read_files(self._folder / name, self._manifest_hash, schema, slots)
+                return read_files(self._folder / name, self.manifest_hash, schema, slots)
             except DamagedError as error:
                 reason = str(error)
                 log.warning("checkpoint %s is damaged and set aside: %s", name, reason)
@@ -101,9 +118,59 @@ class CheckpointStore:
             )
         return None
 
+    def roots(self) -> list[Stored]:
+        """Return what checkpoints there are, newest epoch first; cheap enough to ask often.
+
+        A head that cannot be read is left out.
+        """
+        names = self.names()
+        found = {name: self._heads.get(name) or self._read_head(name) for name in names}
+        self._heads = {name: head for name, head in found.items() if head is not None}
+        return list(self._heads.values())
+
+    @contextlib.contextmanager
+    def hold(self, state_root: str) -> Iterator[tuple[int, Path]]:
+        """Keep a checkpoint from being dropped while the context lasts; give epoch and state file.
+
+        Raises:
+            LookupError: There is none of that root, or it is being dropped.
+        """
+        self.roots()
+        heads = self._heads.items()
+        found = next(((n, head) for n, head in heads if head.state_root == state_root), None)
+        with self._lock:
+            if found is None or found[0] in self._doomed:
+                raise LookupError(f"there is no checkpoint of the state {state_root}")
+            name, head = found
+            self._held.append(name)
+        try:
+            yield head.epoch, self._folder / name / _STATE
+        finally:
+            with self._lock:
+                self._held.remove(name)
+
     def written_s(self, checkpoint: Checkpoint) -> float:
         """Return when `checkpoint`, which is in the store, was written, in Unix seconds."""
         return (self._folder / checkpoint.name).stat().st_mtime
+
+    def _read_head(self, name: str) -> Stored | None:
+        epoch, _, root = name.partition("-")
+        try:
+            head = json.loads((self._folder / name / _HEAD).read_text())
+            stored = Stored(head["epoch"], head["state_root"], head["generation"])
+            named = stored.epoch == int(epoch) and stored.state_root.startswith(root)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return None
+        return stored if named else None
+
+    def _drop_old(self) -> None:
+        with self._lock:
+            old = set(self.names()[self._keep :]) - set(self._held)
+            self._doomed |= old
+        for name in old:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        with self._lock:
+            self._doomed -= old
 
     def _set_aside(self, name: str) -> None:
         target = self._folder / f"{_DAMAGED}{name}"

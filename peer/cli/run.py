@@ -74,6 +74,13 @@ def run() -> None:
     help="Labels that the swarm gathers for an epoch.",
 )
 @click.option(
+    "--codec",
+    type=click.Choice(["none", "fp16", "int8"]),
+    default="none",
+    show_default=True,
+    help="How averages travel: exactly, or in a half or a quarter of the bytes.",
+)
+@click.option(
     "--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True
 )
 @click.option("--lr", type=float, help="Learning rate. [default: adamw 1e-3, sgd 0.1]")
@@ -181,7 +188,14 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: They contradict each other, or a value makes no sense.
     """
-    from peer.run.manifest import SGD, AdamW, BatchSection, ScheduleSection, TaskSection
+    from peer.run.manifest import (
+        SGD,
+        AdamW,
+        AveragingSection,
+        BatchSection,
+        ScheduleSection,
+        TaskSection,
+    )
 
     if flags["mask_probability"] is not None and flags["task"] != "masked-lm":
         raise UsageError(f"--mask-probability is for masked-lm, not for {flags['task']}")
@@ -207,6 +221,7 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
         "optimizer": _section(AdamW, optimizer) if adamw else _section(SGD, optimizer),
         "schedule": _section(ScheduleSection, schedule),
         "batch": _section(BatchSection, _given(flags, "target_loss_terms")),
+        "averaging": _section(AveragingSection, _given(flags, "codec")),
         "max_rows": flags["evaluation_rows"],
     }
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +19,7 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
 
 
 @click.command()
-@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, metavar="[MANIFEST|INVITE]")
 @home_option
 @click.option("--paused", is_flag=True, help="Load everything, but begin only on `ctpeer resume`.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="End when this epoch is complete.")
@@ -38,10 +37,22 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
     type=click.IntRange(0, 65535),
     help="Where to serve /metrics; 8470 if it is free.",
 )
+@click.option("--listen", multiple=True, metavar="ADDRESS", help="Where others reach this peer.")
+@click.option(
+    "--announce",
+    multiple=True,
+    metavar="ADDRESS",
+    help="What others are told instead, such as a router's forwarded port.",
+)
+@click.option(
+    "--peers", multiple=True, metavar="ADDRESS", help="A peer to begin with, beside those known."
+)
+@click.option("--client", is_flag=True, help="Serve nobody: for machines that nobody can dial.")
+@click.option("--alone", is_flag=True, help="Meet no other peers.")
 @click.option("--plain", is_flag=True, help="Print log lines, also on a terminal.")
 def start(  # noqa: PLR0913 one parameter an option
     *,
-    manifest: Path | None,
+    run: str | None,
     home: str | None,
     paused: bool,
     max_epochs: int | None,
@@ -49,12 +60,18 @@ def start(  # noqa: PLR0913 one parameter an option
     threads: int | None,
     micro_batch: int | None,
     metrics_port: int | None,
+    listen: tuple[str, ...],
+    announce: tuple[str, ...],
+    peers: tuple[str, ...],
+    client: bool,
+    alone: bool,
     plain: bool,
 ) -> None:
-    """Train the run of MANIFEST, a run.toml or its directory.
+    """Train the run of MANIFEST, a run.toml or its directory, or the one that INVITE leads to.
 
-    Without one: what ran last on this home, else the demo, a small GPT-2 on Shakespeare's plays.
-    A run goes on where its last checkpoint stands.
+    Without either: what ran last on this home, else the demo, a small GPT-2 on Shakespeare's
+    plays. A run goes on where its last checkpoint stands. Other peers of the run are looked for;
+    `ctpeer invite` prints what they join with.
     """
     from peer.config.layers import load_settings
     from peer.daemon import lock
@@ -68,14 +85,19 @@ def start(  # noqa: PLR0913 one parameter an option
         "compute.threads": threads,
         "compute.micro_batch": micro_batch,
         "metrics.port": metrics_port,
+        "swarm.listen": list(listen) or None,
+        "swarm.announce": list(announce) or None,
+        "swarm.peers": list(peers) or None,
+        "swarm.client": "always" if client else None,
+        "swarm.enabled": False if alone else None,
     }
     settings = load_settings(where.settings_path, flags).settings
     live = sys.stdout.isatty() and not plain
     with lock.hold(where):
         set_up(where.log_path, settings.log.level, terminal=live)
-        run = choose_run(where, manifest)
-        logging.getLogger(__name__).info("run %s on the home %s", run.run_id, where.path)
-        supervisor = make_supervisor(where, settings, run.run_id, max_epochs)
+        chosen = choose_run(where, run)
+        logging.getLogger(__name__).info("run %s on the home %s", chosen.run_id, where.path)
+        supervisor = make_supervisor(where, settings, chosen, max_epochs)
         view: View | None = _show if live else None
         code = asyncio.run(serve(supervisor, where, settings, paused=paused, view=view))
     click.get_current_context().exit(code)

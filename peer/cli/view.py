@@ -35,6 +35,9 @@ def lines(status: Status) -> list[tuple[str, str]]:
     speed = f"{status['tokens_per_second']:,.0f} tokens/s, {status['tokens_total']:,} tokens so far"
     rows.append(("speed", speed))
     rows.append(("rounds", _rounds(status["rounds"])))
+    if status["addresses"]:
+        rows.append(("peers", _peers(status)))
+        rows.append(("invite", status["invite"] or "none: nobody could dial this peer"))
     if status["shards"]:
         rows.append(("data", _data(status)))
     rows.append(("checkpoint", _checkpoint(status["checkpoint"])))
@@ -120,6 +123,17 @@ def _rounds(rounds: Mapping[str, Any]) -> str:
         text += f", group of {rounds['group']}"
     if rounds["last_failure"]:
         text += f" (last: {rounds['last_failure']})"
+    return text
+
+
+def _peers(status: Status) -> str:
+    peers = status["peers"]
+    others = peers["reachable"]
+    text = f"{others} other{'' if others == 1 else 's'} reachable, this one is {status['reachability']}"
+    if unreachable := peers["known"] - others:
+        text += f"; {unreachable} known but out of reach"
+    if status["epochs_lost_in_branches"]:
+        text += f"; {status['epochs_lost_in_branches']} epochs lost in branches"
     return text
 
 

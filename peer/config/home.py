@@ -54,6 +54,16 @@ class Home:
         return self.path / "last_status.json"
 
     @property
+    def known_peers_path(self) -> Path:
+        """Where other peers were reached."""
+        return self.path / "known_peers.json"
+
+    @property
+    def port_path(self) -> Path:
+        """The port that the last start listened at."""
+        return self.path / "port.json"
+
+    @property
     def runs_path(self) -> Path:
         """The runs, each in a folder named by its id."""
         return self.path / "runs"

@@ -20,7 +20,7 @@ from peer.errors import ConfigurationError
 
 PREFIX = "CTPEER_"
 _NOT_SETTINGS = {"CTPEER_HOME"}
-_LISTS = {"data.include", "data.exclude"}
+_LISTS = {"data.include", "data.exclude", "swarm.listen", "swarm.announce", "swarm.peers"}
 
 Values = dict[str, object]
 """Settings by dotted name, such as `compute.threads`."""

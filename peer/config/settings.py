@@ -3,11 +3,44 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from peer.config.address import parse_address
 from peer.config.section import Section
 
 Seconds = Annotated[float, Field(gt=0.0, le=1e7, allow_inf_nan=False)]
+
+
+def _listened_at(text: str) -> str:
+    address = parse_address(text)
+    if address is None or not address.ip or address.peer_id or address.relayed:
+        raise ValueError(f"{text!r} is no address to listen at; write /ip4/0.0.0.0/tcp/31337")
+    return text
+
+
+def _announced(text: str) -> str:
+    address = parse_address(text)
+    if address is None or address.peer_id or not address.port or address.everywhere:
+        raise ValueError(
+            f"{text!r} is no address that others could dial; write it like "
+            "/ip4/203.0.113.7/tcp/31337 or /dns4/example.org/tcp/31337"
+        )
+    return text
+
+
+def _dialled(text: str) -> str:
+    address = parse_address(text)
+    if address is None or not address.names_a_peer:
+        raise ValueError(
+            f"{text!r} is no address of a peer; write it like /ip4/203.0.113.7/tcp/31337/p2p/ID, "
+            "as `ctpeer invite --json` prints it there"
+        )
+    return text
+
+
+ListenAddress = Annotated[str, AfterValidator(_listened_at)]
+AnnouncedAddress = Annotated[str, AfterValidator(_announced)]
+PeerAddress = Annotated[str, AfterValidator(_dialled)]
 
 
 class ComputeSettings(Section):
@@ -79,6 +112,39 @@ class WorkerSettings(Section):
     stop_timeout_s: float = Field(default=30.0, gt=0.0, le=3600.0, allow_inf_nan=False)
 
 
+class SwarmSettings(Section):
+    """How this peer meets the others.
+
+    Attributes:
+        enabled: Whether it looks for others at all.
+        listen: Addresses to listen at. Port 0 is a free one, and the same again at the next start
+            if it is still free.
+        announce: Addresses to tell to others in place of those that the machine knows of itself,
+            such as a forwarded port's.
+        peers: Peers to start from, beside those of the invite and those known from before.
+        client: Whether to only ask and serve nobody: `auto` finds out whether others can reach
+            this peer, `always` is for machines behind a NAT, `never` for servers.
+        relay: Whether others may reach this peer over a third one.
+        upload_bytes_per_s: The most that goes to peers that fetch files from here.
+        matchmaking_timeout_s: How long a round waits for a group.
+        part_timeout_s: How long a round waits for a part.
+        call_timeout_s: How long any other question to a peer waits for its answer.
+    """
+
+    enabled: bool = True
+    listen: tuple[ListenAddress, ...] = Field(
+        default=("/ip4/0.0.0.0/tcp/0",), min_length=1, max_length=16
+    )
+    announce: tuple[AnnouncedAddress, ...] = Field(default=(), max_length=16)
+    peers: tuple[PeerAddress, ...] = Field(default=(), max_length=64)
+    client: Literal["auto", "always", "never"] = "auto"
+    relay: bool = True
+    upload_bytes_per_s: int = Field(default=32 << 20, ge=1 << 16, le=1 << 40)
+    matchmaking_timeout_s: float = Field(default=30.0, ge=1.0, le=3600.0, allow_inf_nan=False)
+    part_timeout_s: float = Field(default=60.0, ge=1.0, le=3600.0, allow_inf_nan=False)
+    call_timeout_s: float = Field(default=4.0, ge=0.1, le=600.0, allow_inf_nan=False)
+
+
 class LogSettings(Section):
     """How much the log tells."""
 
@@ -93,5 +159,6 @@ class Settings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     metrics: MetricsSettings = MetricsSettings()
+    swarm: SwarmSettings = SwarmSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()

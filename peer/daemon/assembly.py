@@ -1,10 +1,12 @@
 """Puts the worker's parts together: from a run directory and settings to a training loop."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +18,7 @@ from peer.config.home import Home
 from peer.config.settings import Settings
 from peer.daemon.feed import Feed, open_feed
 from peer.daemon.loop import Parts, TrainingLoop
+from peer.data.index import parse_index
 from peer.events import (
     Begin,
     CheckpointRejected,
@@ -27,34 +30,66 @@ from peer.events import (
     WorkRepeated,
 )
 from peer.identity import Identity
-from peer.run.directory import RunDirectory
+from peer.run.directory import MANIFEST, RunDirectory
 from peer.tasks import registry
 from peer.tasks.task import Task
 from peer.training.memory import first_micro_batch, keep_freed_memory
+from peer.training.muster import Limits
 from peer.training.outer import initial_slots
 from peer.training.precision import Autocast, resolve_device, resolve_precision
-from peer.training.round import LoneRounds
+from peer.training.round import LoneRounds, Rounds
 from peer.training.state import GlobalState, Schema, read_initial_state
 from peer.training.trainer import Place, Trainer, Workbench, get_rng
+
+if TYPE_CHECKING:
+    from peer.daemon.network import Network
 
 Emit = Callable[[Message], None]
 
 
-def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
-    """Return a loop that stands where the run's last checkpoint on this machine stands.
+@contextlib.contextmanager
+def assembled(begin: Begin, emit: Emit) -> Iterator[TrainingLoop]:
+    """Give a loop that stands where the run's last checkpoint on this machine stands.
+
+    Its network, if it has one, ends with the context.
 
     Raises:
         ConfigurationError: Something that starting again would not mend.
+        CtpeerError: The network cannot be started now.
     """
     settings = Settings.model_validate(begin.settings)
     home = Home(Path(begin.home))
-    run = RunDirectory.open(home.run_path(begin.run_id))
     identity = Identity.load_or_create(home.identity_path)
+    if not settings.swarm.enabled:
+        yield _assemble(begin, settings, home, identity, None, emit)
+        return
+    from peer.daemon.network import Network
+
+    network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit)
+    try:
+        network.start(begin.addresses)
+        yield _assemble(begin, settings, home, identity, network, emit)
+    finally:
+        network.stop()
+
+
+def _assemble(
+    begin: Begin,
+    settings: Settings,
+    home: Home,
+    identity: Identity,
+    network: "Network | None",
+    emit: Emit,
+) -> TrainingLoop:
+    run = _open_run(home, begin.run_id, network)
     device = _prepare_torch(settings)
     emit(PhaseChanged(phase=Phase.LOADING, reason=f"loading {run.manifest.name} on {device}"))
     task, model_config = _load_task(run)
     seed = hashlib.sha256(f"{run.manifest_hash}\n{identity.peer_id}".encode()).digest()
-    feed = open_feed(run, task, settings, identity.peer_id, emit)
+    index = parse_index(run.read_blob(run.manifest.data.index), "the run's data index")
+    if network is not None:
+        network.join(run, index, _limits(run, settings))
+    feed = open_feed(run, index, task, settings, identity.peer_id, network, emit)
     model = task.build_model(model_config)
     task.try_out(model)
     schema = Schema.of(model)
@@ -97,7 +132,7 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
         settings=settings,
         task=task,
         trainer=trainer,
-        rounds=LoneRounds(identity, run.manifest.averaging.codec),
+        rounds=_make_rounds(run, identity, network, schema, store, emit),
         store=store,
         journal=journal,
         heldout=feed.heldout_rows(),
@@ -105,6 +140,44 @@ def assemble(begin: Begin, emit: Emit) -> TrainingLoop:
         emit=emit,
     )
     return TrainingLoop(parts, checkpoint)
+
+
+def _open_run(home: Home, run_id: str, network: "Network | None") -> RunDirectory:
+    """Return the run in the home, fetched from its peers where it is not there yet."""
+    path = home.run_path(run_id)
+    if not (path / MANIFEST).exists() and network is not None:
+        return network.fetch_run()
+    return RunDirectory.open(path)
+
+
+def _limits(run: RunDirectory, settings: Settings) -> Limits:
+    target = run.manifest.batch.target_loss_terms
+    return Limits(
+        call_timeout_s=settings.swarm.call_timeout_s,
+        frame_timeout_s=2 * settings.swarm.call_timeout_s,
+        matchmaking_timeout_s=settings.swarm.matchmaking_timeout_s,
+        part_timeout_s=settings.swarm.part_timeout_s,
+        # A peer gathers the whole batch and a row too much at most.
+        max_weight=2 * target + run.manifest.task.sequence_length,
+        target=target,
+    )
+
+
+def _make_rounds(
+    run: RunDirectory,
+    identity: Identity,
+    network: "Network | None",
+    schema: Schema,
+    store: CheckpointStore,
+    emit: Emit,
+) -> Rounds:
+    codec = run.manifest.averaging.codec
+    if network is None:
+        return LoneRounds(identity, codec)
+    from peer.daemon.swarm_rounds import make_swarm_rounds
+
+    slots = initial_slots(run.manifest.optimizer, schema.elements)
+    return make_swarm_rounds(network, run, schema, slots, store, emit)
 
 
 def _prepare_torch(settings: Settings) -> torch.device:

@@ -32,6 +32,7 @@ async def serve_control(supervisor: Supervisor, path: Path) -> AsyncIterator[Non
     """Serve commands on the Unix socket at `path`."""
     app = web.Application(client_max_size=_LARGEST_REQUEST_BYTES)
     control = _Control(supervisor)
+    app.router.add_get("/commits", control.commits)
     app.router.add_get("/status", control.status)
     app.router.add_post("/pause", control.pause)
     app.router.add_post("/resume", control.resume)
@@ -70,6 +71,9 @@ class _Control:
 
     async def status(self, _request: web.Request) -> web.Response:
         return web.json_response(self._supervisor.status())
+
+    async def commits(self, _request: web.Request) -> web.Response:
+        return web.json_response({"commits": self._supervisor.commits()})
 
     async def pause(self, request: web.Request) -> web.Response:
         try:

@@ -2,19 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from peer.config.settings import Settings
 from peer.data.choose import Choice, Preferences, choose
 from peer.data.folder import scan
-from peer.data.index import Shard, parse_index
+from peer.data.index import DataIndex, Shard
 from peer.data.reader import read_examples
-from peer.data.source import ShardSources
+from peer.data.source import PeerShards, ShardSources
 from peer.data.stream import Cursor, Examples, Stream
 from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError, DamagedError
 from peer.events import Heartbeat, Message, ShardChoice, ShardQuarantined
 from peer.run.directory import RunDirectory
 from peer.tasks.task import HeldOutRows, Task
+
+if TYPE_CHECKING:
+    from peer.daemon.network import Network
 
 _PRIVATE_REASON = "it lies in the private folder and stays on this machine"
 
@@ -76,12 +80,14 @@ class Feed:
 
 def open_feed(
     run: RunDirectory,
+    index: DataIndex,
     task: Task,
     settings: Settings,
     peer_id: str,
+    network: "Network | None",
     emit: Callable[[Message], None],
 ) -> Feed:
-    """Choose this peer's shards, by its preferences and its private folder.
+    """Choose this peer's shards, by its preferences, others' claims and its private folder.
 
     Raises:
         ConfigurationError: Nothing is left to train on.
@@ -90,8 +96,10 @@ def open_feed(
     preferences = Preferences(
         include=wanted.include, exclude=wanted.exclude, max_bytes=wanted.max_bytes
     )
-    index = parse_index(run.read_blob(run.manifest.data.index), "the run's data index")
-    choices = choose(peer_id, index, {}, preferences)
+    claimed = network.claimed(index) if network is not None else {}
+    choices = choose(peer_id, index, claimed, preferences)
+    if network is not None:
+        network.claim(index, [choice.shard.name for choice in choices])
     folders = list(run.sources)
     if wanted.private is not None:
         held = {shard.sha256 for shard in index.split("heldout")}
@@ -103,4 +111,13 @@ def open_feed(
             "no shard of the run is left by data.include, data.exclude and data.max_bytes; "
             "widen them in peer.toml (`ctpeer data choose` shows what they leave)"
         )
-    return Feed(run, task, choices, index.split("heldout"), ShardSources(folders), emit)
+    sources = ShardSources(folders, _peer_shards(run, index, network))
+    return Feed(run, task, choices, index.split("heldout"), sources, emit)
+
+
+def _peer_shards(
+    run: RunDirectory, index: DataIndex, network: "Network | None"
+) -> PeerShards | None:
+    if network is None:
+        return None
+    return PeerShards(index, run.shards_path, lambda shard: network.fetch_shard(run, shard))

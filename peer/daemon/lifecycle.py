@@ -9,6 +9,7 @@ class State(StrEnum):
     """What a person is told."""
 
     STARTING = "starting"
+    JOINING = "joining"
     TRAINING = "training"
     AVERAGING = "averaging"
     EVALUATING = "evaluating"
@@ -25,6 +26,7 @@ class Trigger(StrEnum):
 
     BEGIN = "a worker was started"
     LOAD = "the worker loads"
+    JOIN = "the worker gets what others have"
     TRAIN = "the worker trains"
     AVERAGE = "the worker averages"
     EVALUATE = "the worker evaluates"
@@ -39,6 +41,7 @@ class Trigger(StrEnum):
 TRIGGER_OF_PHASE = {
     Phase.IMPORTING: Trigger.LOAD,
     Phase.LOADING: Trigger.LOAD,
+    Phase.JOINING: Trigger.JOIN,
     Phase.TRAINING: Trigger.TRAIN,
     Phase.AVERAGING: Trigger.AVERAGE,
     Phase.EVALUATING: Trigger.EVALUATE,
@@ -48,6 +51,7 @@ TRIGGER_OF_PHASE = {
 
 _WORK = {
     Trigger.LOAD: State.STARTING,
+    Trigger.JOIN: State.JOINING,
     Trigger.TRAIN: State.TRAINING,
     Trigger.AVERAGE: State.AVERAGING,
     Trigger.EVALUATE: State.EVALUATING,
@@ -65,6 +69,7 @@ _IGNORED_WORK = dict.fromkeys(_WORK, State.STOPPING)
 
 TRANSITIONS: dict[State, dict[Trigger, State]] = {
     State.STARTING: _WORK | _ENDS,
+    State.JOINING: _WORK | _ENDS,
     State.TRAINING: _WORK | _ENDS,
     State.AVERAGING: _WORK | _ENDS,
     State.EVALUATING: _WORK | _ENDS,

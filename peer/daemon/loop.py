@@ -14,7 +14,9 @@ from peer.checkpoint.store import CheckpointStore
 from peer.clock import Clock
 from peer.config.settings import Settings
 from peer.daemon.orders import Orders
+from peer.errors import NetworkLostError
 from peer.events import (
+    BranchLeft,
     CheckpointFailed,
     CheckpointWritten,
     Evaluated,
@@ -28,10 +30,10 @@ from peer.events import (
     RoundFailed,
 )
 from peer.tasks.task import HeldOutRows, Task
-from peer.training.certificate import Base
-from peer.training.contribution import Contribution
+from peer.training.certificate import Base, Certificate
+from peer.training.contribution import Contribution, Tally
 from peer.training.memory import is_out_of_memory
-from peer.training.round import Committed, Failed, Rounds
+from peer.training.round import Committed, Failed, Replaced, Rounds
 from peer.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ _Result = TypeVar("_Result")
 _HEARTBEAT_S = 1.0
 _LONGEST_FAILURE_PAUSE_S = 10.0
 _BESIDE_TIMEOUT_S = 600.0
+_PACE_WINDOW_S = 10.0
 _SAVE_SHARE = 20
 """Writing checkpoints takes at most one part in this many of the time."""
 _EVALUATION_SHARE = 50
@@ -64,6 +67,28 @@ class Parts:
     emit: Callable[[Message], None]
 
 
+class _Pace:
+    """How fast this peer gathers loss terms, smoothed over ten seconds of work."""
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._weight, self._since_s = 0, 0.0
+
+    def begin(self, weight: int, now_s: float) -> None:
+        """Note that work begins with `weight` gathered already."""
+        self._weight, self._since_s = weight, now_s
+
+    def rate(self, weight: int, now_s: float) -> float:
+        """Return loss terms a second, now that `weight` is gathered."""
+        seconds = now_s - self._since_s
+        if weight > self._weight and seconds > 0.0:
+            fresh = (weight - self._weight) / seconds
+            share = min(1.0, seconds / _PACE_WINDOW_S) if self._rate else 1.0
+            self._rate += (fresh - self._rate) * share
+            self.begin(weight, now_s)
+        return self._rate
+
+
 class _InterruptedError(Exception):
     """An order came that an evaluation must not keep waiting."""
 
@@ -80,19 +105,36 @@ class TrainingLoop:
         self._trainer = parts.trainer
         self._generation = resumed.generation if resumed else 0
         self._certificate = resumed.certificate if resumed else None
+        self._root: Future[str]
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._root = self._start_root()
+        self._pace = _Pace()
+        led_by = Certificate.from_json(self._certificate) if self._certificate else None
+        self._start_root(led_by)
         self._save: Future[None] | None = None
         self._saved_epoch = resumed.state.epoch if resumed else -1
         self._save_due_s = parts.clock.monotonic_s() + parts.settings.checkpoint.interval_s
+        self._save_allowed_s = 0.0
         self._evaluate_due_s = 0.0
         self._evaluated_epoch = -1
         self._beaten_s = 0.0
         self._failures, self._failing = 0, ""
 
     def run(self, orders: Orders, max_epochs: int | None) -> Finished:
-        """Train until a command or `max_epochs` says to leave; the last epoch is on the disk."""
+        """Train until a command or `max_epochs` says to leave; the last epoch is on the disk.
+
+        Raises:
+            NetworkLostError: The network died; the last epoch is on the disk then, too.
+        """
+        try:
+            return self._run(orders, max_epochs)
+        except NetworkLostError:
+            self._save_now()
+            raise
+
+    def _run(self, orders: Orders, max_epochs: int | None) -> Finished:
         reason = f"epoch {max_epochs}, the last one asked for, is complete"
+        self._beside_result(self._root)
+        self._parts.rounds.start()
         while max_epochs is None or self._trainer.state.epoch < max_epochs:
             if orders.leave_now is not None:
                 reason = orders.leave_now
@@ -100,11 +142,15 @@ class TrainingLoop:
             if orders.paused is not None:
                 self._sit_out(orders)
                 continue
+            if self._parts.rounds.behind:
+                self._catch_up(orders)
+                continue
             self._evaluate_if_due(orders)
             self._enter(Phase.TRAINING, f"gathering the epoch's batch{self._failing}")
-            if not self._trainer.work(lambda: self._interrupted(orders)):
+            self._pace.begin(self._trainer.tally.weight, self._parts.clock.monotonic_s())
+            if not self._trainer.work(lambda: self._interrupted(orders), self._wanted):
                 continue
-            committed = self._average()
+            committed = self._average(orders)
             if orders.leave_after_epoch:
                 what = "the epoch is complete" if committed else "the last round failed"
                 reason = f"asked to finish, and {what}"
@@ -117,36 +163,95 @@ class TrainingLoop:
 
     def _interrupted(self, orders: Orders) -> bool:
         """Note how far this peer is, and return whether to stop between two micro-batches."""
-        work = Work(self._trainer.samples_total, self._trainer.tokens_total)
-        self._parts.journal.record(work)
-        return orders.interrupted()
+        trainer, rounds = self._trainer, self._parts.rounds
+        self._parts.journal.record(Work(trainer.samples_total, trainer.tokens_total))
+        weight = trainer.tally.weight
+        rounds.gather(weight, self._pace.rate(weight, self._parts.clock.monotonic_s()))
+        return orders.interrupted() or rounds.behind
 
-    def _average(self) -> bool:
+    def _wanted(self) -> bool:
+        return self._parts.rounds.wanted
+
+    def _average(self, orders: Orders) -> bool:
         """Run a round; return whether it led to the next epoch."""
-        self._enter(Phase.AVERAGING, "a group of one")
-        trainer, clock = self._trainer, self._parts.clock
-        started_s = clock.monotonic_s()
-        root = self._beside_result(self._root)
-        contribution = trainer.contribution(root)
-        gathered_s = clock.monotonic_s()
-        base = Base(self._parts.run_id, self._generation, trainer.state.epoch, root)
-        match self._parts.rounds.run(base, contribution):
+        self._enter(Phase.AVERAGING, f"a round on epoch {self._trainer.state.epoch}")
+        started_s = self._parts.clock.monotonic_s()
+        base = self._base()
+        contribution = self._trainer.contribution(base.state_root)
+        gathered_s = self._parts.clock.monotonic_s()
+        match self._parts.rounds.run(base, contribution, orders.interrupted):
             case Failed() as failed:
                 self._note_failure(failed, contribution)
                 if not failed.keep:
-                    trainer.discard()
+                    self._trainer.discard()
                 return False
             case Committed() as committed:
-                averaged_s = clock.monotonic_s()
-                self._wait_for_save()
-                trainer.commit(committed)
-                phases = {
-                    "gather": gathered_s - started_s,
-                    **committed.seconds_by_phase,
-                    "outer_step": clock.monotonic_s() - averaged_s,
-                }
-                self._note_commit(contribution, committed, phases)
+                self._commit(committed, gather_s=gathered_s - started_s)
         return True
+
+    def _catch_up(self, orders: Orders) -> None:
+        """Take in what others committed without us."""
+        rounds, trainer = self._parts.rounds, self._trainer
+        while rounds.behind and not orders.interrupted():
+            self._enter(Phase.JOINING, f"others are beyond epoch {trainer.state.epoch}")
+            match rounds.catch_up(self._base(), orders.interrupted):
+                case Committed() as committed:
+                    self._commit(committed)
+                case Replaced() as replaced:
+                    self._replace(replaced)
+                case None:
+                    return
+
+    def _base(self) -> Base:
+        root = self._beside_result(self._root)
+        return Base(self._parts.run_id, self._generation, self._trainer.state.epoch, root)
+
+    def _commit(self, committed: Committed, gather_s: float = 0.0) -> None:
+        """Take a certified average into the state, whoever made it."""
+        trainer, clock = self._trainer, self._parts.clock
+        averaged_s = clock.monotonic_s()
+        self._wait_for_save()
+        contribution = trainer.made
+        inside = contribution is not None and committed.consumed(contribution.contribution_id)
+        dropped = Tally() if inside else trainer.tally
+        trainer.commit(committed)
+        phases = dict(committed.seconds_by_phase)
+        if phases:
+            phases |= {"gather": gather_s, "outer_step": clock.monotonic_s() - averaged_s}
+        self._failures, self._failing = 0, ""
+        self._certificate = committed.certificate.to_json()
+        self._start_root(committed.certificate)
+        entries = committed.certificate.vote.entries
+        self._parts.emit(
+            RoundCommitted(
+                epoch=trainer.state.epoch,
+                generation=self._generation,
+                loss_terms={entry.peer_id: entry.weight for entry in entries},
+                loss=contribution.loss if contribution is not None and inside else None,
+                seconds_by_phase=phases,
+                dropped_samples=dropped.samples,
+                dropped_tokens=dropped.tokens,
+            )
+        )
+
+    def _replace(self, replaced: Replaced) -> None:
+        """Go over to the state that the run holds."""
+        self._wait_for_save()
+        dropped = self._trainer.tally
+        self._trainer.replace(replaced.state)
+        self._certificate = None
+        self._saved_epoch = -1
+        self._start_root(None)
+        self._parts.emit(
+            BranchLeft(
+                reason=replaced.reason,
+                epoch=replaced.state.epoch,
+                lost_epochs=replaced.lost_epochs,
+                lost_weight=replaced.lost_weight,
+                dropped_samples=dropped.samples,
+                dropped_tokens=dropped.tokens,
+            )
+        )
 
     def _note_failure(self, failed: Failed, contribution: Contribution) -> None:
         self._failures += 1
@@ -167,36 +272,22 @@ class TrainingLoop:
         """Return how long to wait after a failed round: not at all at first, then ever longer."""
         return min(_LONGEST_FAILURE_PAUSE_S, 0.01 * (1 << min(self._failures - 1, 20)))
 
-    def _note_commit(
-        self, contribution: Contribution, committed: Committed, phases: dict[str, float]
-    ) -> None:
-        parts = self._parts
-        self._failures, self._failing = 0, ""
-        self._certificate = committed.certificate.to_json()
-        self._root = self._start_root()
-        parts.emit(
-            RoundCommitted(
-                epoch=self._trainer.state.epoch,
-                generation=self._generation,
-                group=len(committed.certificate.vote.group),
-                weight=contribution.weight,
-                loss=contribution.loss,
-                seconds_by_phase=phases,
-                bytes_sent=committed.bytes_sent,
-                bytes_received=committed.bytes_received,
-            )
-        )
-
-    def _start_root(self) -> Future[str]:
-        return self._beside.submit(self._compute_root)
+    def _start_root(self, led_by: Certificate | None) -> None:
+        """Have the root of the present state computed beside training, and say where we are."""
+        epoch = self._trainer.state.epoch
+        self._parts.rounds.stand(self._generation, epoch, None, led_by)
+        self._root = self._beside.submit(self._compute_root)
 
     def _compute_root(self) -> str:
         state = self._trainer.state
         root = state.root(self._parts.manifest_hash)
+        self._parts.rounds.stand(self._generation, state.epoch, root, None)
         self._parts.emit(RootComputed(epoch=state.epoch, state_root=root))
         return root
 
     def _save_if_due(self) -> None:
+        if self._parts.rounds.asked_for_state:
+            self._save_due_s = min(self._save_due_s, self._save_allowed_s)
         if self._parts.clock.monotonic_s() < self._save_due_s or self._saving():
             return
         self._save_due_s = float("inf")
@@ -229,8 +320,10 @@ class TrainingLoop:
             self._save_due_s = clock.monotonic_s() + min(interval_s, 5.0)
             return
         seconds = clock.monotonic_s() - started_s
-        self._save_due_s = clock.monotonic_s() + max(interval_s, _SAVE_SHARE * seconds)
+        self._save_allowed_s = clock.monotonic_s() + _SAVE_SHARE * seconds
+        self._save_due_s = max(clock.monotonic_s() + interval_s, self._save_allowed_s)
         self._saved_epoch = state.epoch
+        self._parts.rounds.saved(min(stored.epoch for stored in self._parts.store.roots()))
         emit(
             CheckpointWritten(
                 state_root=checkpoint.state_root,
@@ -293,6 +386,7 @@ class TrainingLoop:
     def _sit_out(self, orders: Orders) -> None:
         """Pause: give the device back, keep the contribution, say so now and then."""
         self._save_now()
+        self._parts.rounds.rest(resting=True)
         self._trainer.suspend()
         while orders.paused is not None and orders.leave_now is None:
             self._enter(Phase.PAUSED, orders.paused)
@@ -300,6 +394,7 @@ class TrainingLoop:
         while orders.leave_now is None and not self._awoken():
             self._enter(Phase.PAUSED, "the device's memory is taken by somebody else")
             orders.wait(_HEARTBEAT_S)
+        self._parts.rounds.rest(resting=False)
 
     def _awoken(self) -> bool:
         """Take the device again; return False if there is no memory on it."""

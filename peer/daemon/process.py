@@ -14,6 +14,9 @@ from peer.events import Message
 
 WORKER_COMMAND = (sys.executable, "-m", "peer.daemon.worker")
 
+EXIT_NETWORK = 69
+"""The worker's exit code when its network is lost."""
+
 _LONGEST_LINE_BYTES = 4 << 20
 _DUMP_TIMEOUT_S = 2.0
 _REAP_TIMEOUT_S = 10.0

@@ -17,6 +17,7 @@ class FailureClass(StrEnum):
     HANG = "hang"
     OUT_OF_MEMORY = "out_of_memory"
     CONFIGURATION = "configuration"
+    NETWORK = "network"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,8 @@ def decide(deaths: Sequence[Death], divisor: int) -> tuple[Restart | GiveUp, str
         case FailureClass.OUT_OF_MEMORY:
             divisor = min(divisor * 2, _LARGEST_DIVISOR)
             reason = "the worker ran out of memory; it starts again with half the micro-batch"
+        case FailureClass.NETWORK:
+            reason = "the network was lost; the worker starts again"
         case FailureClass.HANG:
             reason = "the worker hung; it starts again"
         case _:

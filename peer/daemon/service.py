@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,6 +16,7 @@ from peer.daemon.supervisor import Supervisor
 from peer.errors import ConfigurationError
 from peer.run.demo import demo_run_path
 from peer.run.directory import RunDirectory, write_atomically
+from peer.run.invite import looks_like_invite, parse_invite
 from peer.run.signature import signers_of
 
 log = logging.getLogger(__name__)
@@ -23,24 +25,45 @@ View = Callable[[Supervisor], Coroutine[Any, Any, None]]
 """Shows a running supervisor to somebody until it is cancelled."""
 
 
-def choose_run(home: Home, given: Path | None) -> RunDirectory:
-    """Return the run to train, copied into `home`: the one given, else the last, else the demo.
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A run to train: its id, and where an invite says that its peers are."""
+
+    run_id: str
+    addresses: tuple[str, ...] = ()
+
+
+def choose_run(home: Home, given: str | None) -> Chosen:
+    """Return the run to train: the one given by path or invite, else the last, else the demo.
+
+    A run given by its path is copied into `home`; one given by an invite is fetched by the worker.
 
     Raises:
-        ConfigurationError: There is no such run, it is damaged, or its signature is not good.
+        UsageError: The invite is none, or was mistyped.
+        ConfigurationError: There is no such run, it is damaged, its signature is not good, or the
+            invite has expired.
     """
-    run = RunDirectory.open(given) if given is not None else last_or_demo_run(home)
+    if given is not None and looks_like_invite(given):
+        invite = parse_invite(given, SystemClock().now_s())
+        _remember(home, invite.run_id)
+        return Chosen(invite.run_id, invite.addresses)
+    run = RunDirectory.open(Path(given)) if given is not None else last_or_demo_run(home)
     if missing := sorted(set(run.manifest.founders) - set(signers_of(run))):
         log.warning("run %s is not signed by its founder %s", run.run_id, ", ".join(missing))
     run = run.import_into(home.runs_path)
+    _remember(home, run.run_id)
+    return Chosen(run.run_id)
+
+
+def _remember(home: Home, run_id: str) -> None:
+    """Make `run_id` what the next start without a run trains."""
     try:
-        write_atomically(home.last_run_path, run.run_id.encode())
+        write_atomically(home.last_run_path, run_id.encode())
     except OSError as error:
         raise ConfigurationError(
             f"{home.last_run_path} cannot be written: {error.strerror}; free some space there, or "
             "choose another --home"
         ) from error
-    return run
 
 
 def last_or_demo_run(home: Home) -> RunDirectory:
@@ -95,7 +118,14 @@ async def _show(view: View, supervisor: Supervisor) -> None:
 
 
 def make_supervisor(
-    home: Home, settings: Settings, run_id: str, max_epochs: int | None
+    home: Home, settings: Settings, chosen: Chosen, max_epochs: int | None
 ) -> Supervisor:
     """Return a supervisor on the machine's own clock."""
-    return Supervisor(home, settings, run_id, max_epochs=max_epochs, clock=SystemClock())
+    return Supervisor(
+        home,
+        settings,
+        chosen.run_id,
+        addresses=chosen.addresses,
+        max_epochs=max_epochs,
+        clock=SystemClock(),
+    )

@@ -6,6 +6,7 @@ worker owns the model. Everything runs in one asyncio loop.
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -20,11 +21,12 @@ from peer.clock import Clock
 from peer.config.home import Home
 from peer.config.settings import Settings
 from peer.daemon.lifecycle import TRIGGER_OF_PHASE, State, Trigger, follow
-from peer.daemon.process import WORKER_COMMAND, Junk, WorkerProcess, kernel_oom_kills
+from peer.daemon.process import EXIT_NETWORK, WORKER_COMMAND, Junk, WorkerProcess, kernel_oom_kills
 from peer.daemon.restart import Death, FailureClass, GiveUp, decide
-from peer.errors import ConfigurationError
+from peer.errors import ConfigurationError, UsageError
 from peer.events import (
     Begin,
+    BranchLeft,
     Finish,
     Finished,
     LogLine,
@@ -42,6 +44,8 @@ from peer.events import (
 )
 from peer.observe.metrics import Metrics
 from peer.observe.status import Snapshot, Surroundings, render
+from peer.run.invite import Invite, dump_invite
+from peer.swarm.records import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,7 @@ class Supervisor:
         home: Where everything lies; locked by the caller.
         settings: The volunteer's choices.
         run_id: The run, already in the home.
+        addresses: Where an invite says that its peers are.
         max_epochs: Where to end, or None.
         clock: The time.
         command: How to start a worker.
@@ -73,6 +78,7 @@ class Supervisor:
         settings: Settings,
         run_id: str,
         *,
+        addresses: tuple[str, ...] = (),
         max_epochs: int | None,
         clock: Clock,
         command: Sequence[str] = WORKER_COMMAND,
@@ -80,10 +86,11 @@ class Supervisor:
         self._home = home
         self._settings = settings
         self._run_id = run_id
+        self._addresses = addresses
         self._max_epochs = max_epochs
         self._clock = clock
         self._command = command
-        self.metrics = Metrics(State, RoundFailure, FailureClass)
+        self.metrics = Metrics(State, RoundFailure, FailureClass, Refusal)
         self.metrics_url = ""
         self.snapshot = Snapshot(clock.monotonic_s())
         self.state = State.RESTARTING
@@ -167,8 +174,21 @@ class Supervisor:
                 run_id=self._run_id,
                 pid=os.getpid(),
                 worker_pid=self._worker.pid if self._worker else None,
+                invite=self._invite(),
             ),
         )
+
+    def _invite(self) -> str | None:
+        seen = self.snapshot.peers
+        if seen is None or not seen.addresses:
+            return None
+        with contextlib.suppress(UsageError):  # no address that others could dial
+            return dump_invite(Invite.of(self._run_id, seen.addresses))
+        return None
+
+    def commits(self) -> list[dict[str, Any]]:
+        """Return the last certificates that the worker took in, oldest first."""
+        return [dataclasses.asdict(commit) for commit in self.snapshot.commits]
 
     def rss_bytes(self) -> Mapping[str, int]:
         """Return the resident memory of our processes."""
@@ -258,6 +278,7 @@ class Supervisor:
             run_id=self._run_id,
             paused=self._paused,
             max_epochs=self._max_epochs,
+            addresses=self._addresses,
             micro_batch_divisor=self._divisor,
             settings=self._settings.model_dump(mode="json"),
         )
@@ -276,6 +297,8 @@ class Supervisor:
         failure = FailureClass.CRASH
         if code == ConfigurationError.exit_code:
             failure = FailureClass.CONFIGURATION
+        elif code == EXIT_NETWORK:
+            failure = FailureClass.NETWORK
         elif self._hung:
             failure = FailureClass.HANG
         elif out_of_memory:
@@ -317,6 +340,13 @@ class Supervisor:
                     message.samples_after,
                     message.samples_before,
                     message.reason,
+                )
+            case BranchLeft():
+                log.warning(
+                    "went over to epoch %d of the run's state (%s); %d epochs of ours are lost",
+                    message.epoch,
+                    message.reason,
+                    message.lost_epochs,
                 )
             case WorkRepeated():
                 log.warning("%d tokens of lost work are trained on again", message.tokens)

@@ -1,7 +1,8 @@
 """The worker process: `python -m peer.daemon.worker --fd N`, started by the supervisor.
 
 It speaks `peer.events` over the socket it inherits, trains until told to leave, and dies with its
-supervisor. Exit codes: 0 finished, 75 out of memory, 78 refused; anything else is a crash.
+supervisor. Exit codes: 0 finished, 69 network lost, 75 out of memory, 78 refused; anything else is a
+crash.
 """
 
 import argparse
@@ -16,10 +17,13 @@ import threading
 from collections.abc import Iterator
 
 from peer.daemon.orders import Orders
-from peer.errors import ConfigurationError
+from peer.daemon.process import EXIT_NETWORK
+from peer.errors import ConfigurationError, CtpeerError, NetworkLostError
 from peer.events import Begin, LogLine, Message, OutOfMemory, Phase, PhaseChanged, Refused
 
 EXIT_OUT_OF_MEMORY = 75
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -89,15 +93,18 @@ def main() -> int:
 
 def _serve(begin: Begin, orders: Orders, pipe: Pipe) -> int:
     pipe.emit(PhaseChanged(phase=Phase.IMPORTING, reason="importing torch and transformers"))
-    from peer.daemon.assembly import assemble
+    from peer.daemon.assembly import assembled
     from peer.training.memory import is_out_of_memory
 
     try:
-        loop = assemble(begin, pipe.emit)
-        pipe.emit(loop.run(orders, begin.max_epochs))
+        with assembled(begin, pipe.emit) as loop:
+            pipe.emit(loop.run(orders, begin.max_epochs))
     except ConfigurationError as error:
         pipe.emit(Refused(text=str(error)))
         return error.exit_code
+    except (NetworkLostError, CtpeerError) as error:
+        log.error("%s", error)  # noqa: TRY400 the words say all that is known
+        return EXIT_NETWORK
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

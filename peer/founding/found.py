@@ -57,6 +57,7 @@ class Wishes:
         optimizer: The outer optimizer.
         schedule: Its learning rate by epoch.
         batch: The target batch.
+        averaging: How contributions become one.
         max_rows: Rows that a score takes.
     """
 
@@ -70,6 +71,7 @@ class Wishes:
     optimizer: Optimizer
     schedule: ScheduleSection
     batch: BatchSection
+    averaging: AveragingSection
     max_rows: int
 
 
@@ -124,7 +126,7 @@ def _write(folder: Path, wishes: Wishes, founder: Identity, say: Say) -> Manifes
         optimizer=wishes.optimizer,
         schedule=wishes.schedule,
         batch=wishes.batch,
-        averaging=AveragingSection(),
+        averaging=wishes.averaging,
         evaluation=EvaluationSection(max_rows=wishes.max_rows, baselines=baselines),
     )
     run = RunDirectory.create(folder, manifest)

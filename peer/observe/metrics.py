@@ -21,11 +21,15 @@ from prometheus_client import (
 
 from peer import __version__
 from peer.events import (
+    BranchLeft,
     CheckpointFailed,
     CheckpointRejected,
     CheckpointWritten,
     Evaluated,
     Message,
+    PartRefused,
+    PeerMisbehaved,
+    PeersSeen,
     Progress,
     RoundCommitted,
     RoundFailed,
@@ -34,7 +38,8 @@ from peer.events import (
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-ROUND_PHASES = ("gather", "reduce", "certify", "outer_step")
+ROUND_PHASES = ("gather", "matchmaking", "transfer", "reduce", "certify", "outer_step")
+PART_REFUSALS = ("not finite", "wrong shape", "wrong weight")
 
 _ROUND_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -48,15 +53,21 @@ class Metrics:
         states: Every state that the daemon can be in.
         failures: Every reason for which a round fails.
         deaths: Every class of a worker's death.
+        refusals: Every reason for which a record is refused.
     """
 
     def __init__(
-        self, states: Iterable[str], failures: Iterable[str], deaths: Iterable[str]
+        self,
+        states: Iterable[str],
+        failures: Iterable[str],
+        deaths: Iterable[str],
+        refusals: Iterable[str],
     ) -> None:
         self.registry = CollectorRegistry()
         self._states = tuple(states)
         self._make_gauges()
         self._make_counters(failures, deaths)
+        self._make_swarm(refusals)
         build = Info("ctpeer_build", "The code that runs.", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version()})
 
@@ -107,6 +118,25 @@ class Metrics:
         for phase in ROUND_PHASES:
             self._round_seconds.labels(phase)
 
+    def _make_swarm(self, refusals: Iterable[str]) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"ctpeer_{name}", text, labels, registry=self.registry)
+
+        self._peers = Gauge(
+            "ctpeer_peers", "Other peers of the run by state.", ("state",), registry=self.registry
+        )
+        self._records = counter("records_refused", "Records of the DHT refused.", "reason")
+        self._parts = counter("parts_refused", "Slices of contributions refused.", "reason")
+        self._misbehaviour = counter("peer_misbehaviour", "What peers did that they must not.")
+        self._branches = counter("branches_left", "Times that our state was not the run's.")
+        self._lost = counter("branch_lost_epochs", "Epochs of ours that the run does not know.")
+        for reason in refusals:
+            self._records.labels(reason)
+        for reason in (*PART_REFUSALS, "other"):
+            self._parts.labels(reason)
+        for state in ("known", "reachable"):
+            self._peers.labels(state)
+
     def apply(self, event: Message) -> None:  # noqa: C901 one case an event
         """Count `event`."""
         match event:
@@ -115,10 +145,23 @@ class Metrics:
                 self._samples.inc(event.samples)
             case RoundCommitted():
                 self._rounds.labels("committed").inc()
-                self._sent.inc(event.bytes_sent)
-                self._received.inc(event.bytes_received)
+                self._dropped.inc(event.dropped_tokens)
                 for phase, seconds in event.seconds_by_phase.items():
                     self._round_seconds.labels(phase).observe(seconds)
+            case PeersSeen():
+                self._sent.inc(event.sent_bytes)
+                self._received.inc(event.received_bytes)
+                for reason, count in event.refused_records.items():
+                    self._records.labels(reason).inc(count)
+            case PartRefused():
+                kind = next((k for k in PART_REFUSALS if event.reason.startswith(k)), "other")
+                self._parts.labels(kind).inc()
+            case PeerMisbehaved():
+                self._misbehaviour.inc()
+            case BranchLeft():
+                self._branches.inc()
+                self._lost.inc(event.lost_epochs)
+                self._dropped.inc(event.dropped_tokens)
             case RoundFailed():
                 self._rounds.labels(event.reason).inc()
                 self._dropped.inc(event.dropped_tokens)
@@ -153,6 +196,8 @@ class Metrics:
         self._rate.set(status["tokens_per_second"])
         self._weight.set(status["contribution"]["weight"])
         self._group.set(status["rounds"]["group"])
+        for state in ("known", "reachable"):
+            self._peers.labels(state).set(status["peers"][state])
         if status["loss"] is not None:
             self._loss.set(status["loss"])
         if status["heldout"]["value"] is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from peer import __version__
 from peer.events import (
+    BranchLeft,
     CheckpointFailed,
     CheckpointRejected,
     CheckpointWritten,
@@ -15,6 +16,9 @@ from peer.events import (
     Loaded,
     Message,
     MicroBatchChanged,
+    PartRefused,
+    PeerMisbehaved,
+    PeersSeen,
     Progress,
     RootComputed,
     RoundCommitted,
@@ -28,6 +32,7 @@ SCHEMA_VERSION = 1
 _LOSS_EPOCHS = 10
 _RATE_WINDOW_S = 30.0
 _SPARK_POINTS = 240
+_COMMITS_KEPT = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,14 @@ class SavedState:
     state_root: str
     epoch: int
     unix_time_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """A certificate that this peer took in: the epoch that it led to, and who brought what."""
+
+    epoch: int
+    loss_terms: dict[str, int]
 
 
 @dataclasses.dataclass
@@ -54,6 +67,13 @@ class Snapshot:
     contribution_weight: int = 0
     committed: int = 0
     group: int = 0
+    commits: deque[Commit] = dataclasses.field(default_factory=lambda: deque(maxlen=_COMMITS_KEPT))
+    peers: PeersSeen | None = None
+    misbehaved: dict[str, str] = dataclasses.field(default_factory=dict)
+    refused_parts: int = 0
+    lost_epochs: int = 0
+    lost_weight: int = 0
+    last_loss: str | None = None
     failed: Counter[str] = dataclasses.field(default_factory=Counter)
     last_failure: RoundFailed | None = None
     evaluated: Evaluated | None = None
@@ -79,9 +99,27 @@ class Snapshot:
             case RoundCommitted():
                 self.committed += 1
                 self.epoch, self.generation = event.epoch, event.generation
-                self.group = event.group
+                self.group = len(event.loss_terms)
+                self.commits.append(Commit(event.epoch, event.loss_terms))
                 self.contribution_samples = self.contribution_weight = 0
-                self.losses.append(event.loss)
+                self.dropped_tokens += event.dropped_tokens
+                if event.loss is not None:
+                    self.losses.append(event.loss)
+            case BranchLeft():
+                self.epoch = event.epoch
+                self.contribution_samples = self.contribution_weight = 0
+                self.dropped_tokens += event.dropped_tokens
+                self.lost_epochs += event.lost_epochs
+                self.lost_weight += event.lost_weight
+                self.last_loss = event.reason
+            case PeersSeen():
+                self.peers = event
+            case PeerMisbehaved():
+                self.misbehaved[event.peer_id] = event.what
+                while len(self.misbehaved) > _COMMITS_KEPT:
+                    self.misbehaved.pop(next(iter(self.misbehaved)))
+            case PartRefused():
+                self.refused_parts += 1
             case RoundFailed():
                 self.failed[event.reason] += 1
                 self.last_failure = event
@@ -159,6 +197,7 @@ class Surroundings:
         run_id: The run.
         pid: The supervisor's process id.
         worker_pid: The worker's, if there is one.
+        invite: What others join with; None while this peer has no address.
     """
 
     state: str
@@ -170,6 +209,7 @@ class Surroundings:
     run_id: str
     pid: int
     worker_pid: int | None
+    invite: str | None = None
 
 
 def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
@@ -189,6 +229,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "state": around.state,
         "reason": around.reason,
         "run_id": around.run_id,
+        "invite": around.invite,
         "run_name": loaded.run_name if loaded else None,
         "task": loaded.task if loaded else None,
         "peer_id": loaded.peer_id if loaded else None,
@@ -210,6 +251,10 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
             "weight": snapshot.contribution_weight,
             "target_weight": loaded.target_loss_terms if loaded else None,
         },
+        "loss_terms_lost_in_branches": snapshot.lost_weight,
+        "epochs_lost_in_branches": snapshot.lost_epochs,
+        "last_branch_left": snapshot.last_loss,
+        **_swarm(snapshot),
         "rounds": {
             "committed": snapshot.committed,
             "failed": snapshot.failed.total(),
@@ -229,6 +274,26 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "metrics_url": around.metrics_url,
         "pid": around.pid,
         "worker_pid": around.worker_pid,
+    }
+
+
+def _swarm(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what is known of the other peers; all null or empty without a network."""
+    seen = snapshot.peers
+    peers = seen.peers if seen else ()
+    answering = [peer for peer in peers if peer["state"] not in ("unreachable", "not asked yet")]
+    return {
+        "addresses": list(seen.addresses) if seen else [],
+        "reachability": seen.reachability if seen else None,
+        "peers": {
+            "live": len(answering) + 1,
+            "in_group": snapshot.group,
+            "reachable": len(answering),
+            "known": len(peers),
+        },
+        "swarm_peers": [dict(peer) for peer in peers],
+        "peers_misbehaved": dict(snapshot.misbehaved),
+        "parts_refused": snapshot.refused_parts,
     }
 
 

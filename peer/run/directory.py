@@ -4,6 +4,7 @@
 - `run.sig`: the founders' signatures
 - `blobs/<hash>`: everything that the manifest names
 - `sources.json`: folders on this machine that hold shards; local, never shared
+- `shards/<hash>`: shards that came from other peers, or were unpacked for them
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from peer.run.canonical import manifest_hash, run_id
 from peer.run.manifest import Manifest, dump_manifest, parse_manifest
 
 MANIFEST, SIGNATURES = "run.toml", "run.sig"
-_BLOBS, _SOURCES = "blobs", "sources.json"
+_BLOBS, _SOURCES, _SHARDS = "blobs", "sources.json", "shards"
 
 
 class RunDirectory:
@@ -64,13 +65,31 @@ class RunDirectory:
         for name, hash_ in self.manifest.tokenizer.files.items():
             yield f"the tokenizer's {name}", hash_
 
+    @property
+    def shards_path(self) -> Path:
+        """Where shards from other peers are kept, each under its hash."""
+        return self.path / _SHARDS
+
+    def blob_path(self, hash_: str) -> Path:
+        """Return where the blob `hash_` lies, or would lie."""
+        return self.path / _BLOBS / hash_
+
+    def find_blob(self, hash_: str) -> Path | None:
+        """Return where the blob `hash_` lies, or None if the manifest does not name it.
+
+        Whatever a stranger asks for, only what the manifest names is found.
+        """
+        named = any(hash_ == known for _, known in self.blob_hashes())
+        path = self.blob_path(hash_)
+        return path if named and path.is_file() else None
+
     def read_blob(self, hash_: str) -> bytes:
         """Return the bytes whose SHA-256 is `hash_`.
 
         Raises:
             DamagedError: They are missing or not what the hash names.
         """
-        path = self.path / _BLOBS / hash_
+        path = self.blob_path(hash_)
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -122,10 +122,15 @@ class BatchSection(Section):
 
 
 class AveragingSection(Section):
-    """How contributions become one: the strategy, and the codec of the average."""
+    """How contributions become one.
+
+    Attributes:
+        strategy: `sync` averages gradients.
+        codec: How averages travel: `none` is fp32; `fp16` and `int8` have a scale for each block.
+    """
 
     strategy: Literal["sync"] = "sync"
-    codec: Literal["none"] = "none"
+    codec: Literal["none", "fp16", "int8"] = "none"
 
 
 class EvaluationSection(Section):

@@ -9,13 +9,20 @@ import base64
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from peer.errors import MisbehavedError
 from peer.identity import Identity, peer_id_of, verify
 from peer.run.canonical import canonical
 from peer.run.manifest import Finite
+from peer.swarm.wire import Body
 
+MAX_GROUP = 256
+MAX_WEIGHT = 10**12
+
+_GROUP_PREFIX = b"ctpeer group\n"
 _VOTE_PREFIX = b"ctpeer vote\n"
 _PART_PREFIX = b"ctpeer part\n"
 
@@ -39,14 +46,30 @@ class Entry:
     weight: int
 
 
+def group_id(base: Base, entries: Iterable[Entry]) -> str:
+    """Return the name of a group: of who brings what to which state."""
+    body = [dataclasses.asdict(base), [dataclasses.astuple(entry) for entry in entries]]
+    return hashlib.sha256(_GROUP_PREFIX + canonical(body)).hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class PartDigest:
-    """What a reducer vouches for: the encoded average of its part and its sum of squares."""
+    """What a reducer vouches for: the encoded average of its part and its sum of squares.
+
+    Attributes:
+        public_key: The reducer's.
+        elements: Numbers in the part.
+        digest: SHA-256 of the encoded average.
+        square_sum: fp64 sum of squares of the decoded average.
+        refused: Members whose slice failed a check and is not in the average, sorted.
+        signature: The reducer's, over all this and the group's name.
+    """
 
     public_key: str
     elements: int
     digest: str
     square_sum: Finite
+    refused: tuple[str, ...]
     signature: str
 
     @property
@@ -54,11 +77,19 @@ class PartDigest:
         """The peer id of the reducer, derived from its key."""
         return peer_id_of(_bytes(self.public_key))
 
-    @staticmethod
-    def statement(base: Base, elements: int, digest: str, square_sum: float) -> bytes:
-        """Return the bytes that a reducer signs for one part."""
-        body = [dataclasses.asdict(base), elements, digest, square_sum]
-        return _PART_PREFIX + canonical(body)
+    def problem(self, group: str) -> str | None:
+        """Return why this is no reducer's word in the group of that name, or None."""
+        body = part_statement(group, self.elements, self.digest, self.square_sum, self.refused)
+        if not verify(_bytes(self.public_key), _bytes(self.signature), body):
+            return "a part is not signed by the reducer that it names"
+        return None
+
+
+def part_statement(
+    group: str, elements: int, digest: str, square_sum: float, refused: tuple[str, ...]
+) -> bytes:
+    """Return the bytes that a reducer signs for one part."""
+    return _PART_PREFIX + canonical([group, elements, digest, square_sum, refused])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +97,33 @@ class Vote:
     """What every member that holds all parts says of a round; equal for equal results."""
 
     base: Base
-    group: tuple[str, ...]
     entries: tuple[Entry, ...]
     parts: tuple[PartDigest, ...]
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The peer ids of the members."""
+        return tuple(entry.peer_id for entry in self.entries)
+
+    @property
+    def group_id(self) -> str:
+        """The group's name."""
+        return group_id(self.base, self.entries)
+
+    @property
+    def weight(self) -> int:
+        """Loss terms that the group brought."""
+        return sum(entry.weight for entry in self.entries)
+
+    @property
+    def square_sums(self) -> tuple[float, ...]:
+        """The parts' fp64 sums of squares, as the outer step takes them."""
+        return tuple(part.square_sum for part in self.parts)
+
+    @property
+    def vote_id(self) -> str:
+        """The hash of the statement."""
+        return hashlib.sha256(self.statement()).hexdigest()
 
     def statement(self) -> bytes:
         """Return the bytes that a member signs."""
@@ -90,6 +145,15 @@ class Certificate:
     vote: Vote
     signatures: tuple[Signature, ...]
 
+    @property
+    def signers(self) -> frozenset[str]:
+        """The peer ids of those whose signature is good."""
+        statement = self.vote.statement()
+        keys = ((_bytes(s.public_key), _bytes(s.signature)) for s in self.signatures)
+        return frozenset(
+            peer_id_of(key) for key, signature in keys if verify(key, signature, statement)
+        )
+
     def to_json(self) -> str:
         """Return the certificate as JSON text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -105,6 +169,32 @@ class Certificate:
 
 
 _ADAPTER = TypeAdapter(Certificate)
+_PART = TypeAdapter(PartDigest)
+_SIGNATURE = TypeAdapter(Signature)
+
+
+def parse_part(body: object) -> PartDigest:
+    """Return the digest in `body`, whose signature is yet to be checked.
+
+    Raises:
+        MisbehavedError: It is not one.
+    """
+    try:
+        return _PART.validate_python(body)
+    except ValidationError as error:
+        raise MisbehavedError("a part's digest makes no sense") from error
+
+
+def parse_signature(body: object) -> Signature:
+    """Return the signature in `body`, which is yet to be checked.
+
+    Raises:
+        MisbehavedError: It is not one.
+    """
+    try:
+        return _SIGNATURE.validate_python(body)
+    except ValidationError as error:
+        raise MisbehavedError("a vote makes no sense") from error
 
 
 def quorum(group_size: int) -> int:
@@ -113,12 +203,20 @@ def quorum(group_size: int) -> int:
 
 
 def sign_part(
-    identity: Identity, base: Base, data: bytes, elements: int, sum_: float
+    identity: Identity,
+    group: str,
+    data: Body,
+    elements: int,
+    square_sum: float,
+    refused: Iterable[str] = (),
 ) -> PartDigest:
     """Return this reducer's word for the encoded average `data` of its part."""
     digest = hashlib.sha256(data).hexdigest()
-    signature = identity.sign(PartDigest.statement(base, elements, digest, sum_))
-    return PartDigest(_text(identity.public_key), elements, digest, sum_, _text(signature))
+    out = tuple(sorted(refused))
+    signature = identity.sign(part_statement(group, elements, digest, square_sum, out))
+    return PartDigest(
+        _text(identity.public_key), elements, digest, square_sum, out, _text(signature)
+    )
 
 
 def sign_vote(identity: Identity, vote: Vote) -> Signature:
@@ -126,40 +224,42 @@ def sign_vote(identity: Identity, vote: Vote) -> Signature:
     return Signature(_text(identity.public_key), _text(identity.sign(vote.statement())))
 
 
+def signer_of(signature: Signature, statement: bytes) -> str | None:
+    """Return the peer id of whoever signed `statement`, or None if the signature is not good."""
+    key = _bytes(signature.public_key)
+    return peer_id_of(key) if verify(key, _bytes(signature.signature), statement) else None
+
+
 def problem(certificate: Certificate) -> str | None:
     """Return why `certificate` proves nothing, or None if it is good.
 
     It is good when distinct members of its group, more than half of them, signed the vote, every
-    part is signed by a member, and every contribution is a member's with a positive weight.
+    part is signed by a member, and every contribution is a member's with a sensible weight.
     """
     members = set(certificate.vote.group)
     wrong = _vote_problem(certificate.vote, members)
-    signed, needed = len(members & _signers(certificate)), quorum(len(members))
-    if wrong is None and signed < needed:
+    if wrong is not None:
+        return wrong
+    if len(certificate.signatures) > len(members):
+        return "it has more signatures than members"
+    signed, needed = len(members & certificate.signers), quorum(len(members))
+    if signed < needed:
         return f"{signed} of {len(members)} members signed, {needed} must"
-    return wrong
-
-
-def _vote_problem(vote: Vote, members: set[str]) -> str | None:
-    if not members or len(members) != len(vote.group):
-        return "the group is empty or names a peer twice"
-    if not vote.entries or not vote.parts:
-        return "it certifies no average"
-    if any(entry.peer_id not in members or entry.weight <= 0 for entry in vote.entries):
-        return "a contribution is not a member's or weighs nothing"
-    for part in vote.parts:
-        body = PartDigest.statement(vote.base, part.elements, part.digest, part.square_sum)
-        if not verify(_bytes(part.public_key), _bytes(part.signature), body):
-            return "a part is not signed by the reducer that it names"
-        if part.reducer not in members:
-            return f"the reducer {part.reducer} is not in the group"
     return None
 
 
-def _signers(certificate: Certificate) -> set[str]:
-    statement = certificate.vote.statement()
-    keys = ((_bytes(s.public_key), _bytes(s.signature)) for s in certificate.signatures)
-    return {peer_id_of(key) for key, signature in keys if verify(key, signature, statement)}
+def _vote_problem(vote: Vote, members: set[str]) -> str | None:
+    if not vote.entries or not vote.parts:
+        return "it certifies no average"
+    if len(members) != len(vote.entries) or len(members) > MAX_GROUP:
+        return "the group names a peer twice or is too large"
+    if any(not 0 < entry.weight <= MAX_WEIGHT for entry in vote.entries):
+        return "a contribution has no sensible weight"
+    reducers = [part.reducer for part in vote.parts]
+    if len(set(reducers)) != len(reducers) or not members.issuperset(reducers):
+        return "a part's reducer is not in the group or has two parts"
+    name = vote.group_id
+    return next((wrong for part in vote.parts if (wrong := part.problem(name))), None)
 
 
 def _text(data: bytes) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from peer.errors import ConfigurationError
 from peer.run.canonical import canonical
@@ -67,6 +68,10 @@ class Schema:
         """The length of the flat buffers."""
         return sum(spec.elements for spec in self.tensors)
 
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return name and shape of each tensor, as a state's header has them."""
+        return tuple((spec.name, spec.shape) for spec in self.tensors)
+
     def slices(self) -> Iterator[tuple[TensorSpec, slice]]:
         """Yield each tensor with its place in a flat buffer."""
         start = 0
@@ -110,6 +115,54 @@ class Schema:
         return flat
 
 
+@dataclasses.dataclass(frozen=True)
+class StateHeader:
+    """What a state root is the hash of; it proves each chunk of the state by itself.
+
+    Attributes:
+        manifest: The run's hash.
+        epoch: The state's.
+        tensors: Name and shape of each tensor.
+        chunk_bytes: How many bytes a chunk has; a buffer's last may have fewer.
+        buffers: Name, numpy's word for the dtype, and the chunks' hashes of each buffer.
+    """
+
+    manifest: str
+    epoch: int
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    chunk_bytes: int
+    buffers: tuple[tuple[str, str, tuple[str, ...]], ...]
+
+    def chunk_hash(self, buffer: int, index: int) -> str:
+        """Return the hash of a chunk of the `buffer`-th buffer."""
+        _, _, hashes = self.buffers[buffer]
+        return hashes[index]
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical form, which is hashed."""
+        return canonical(dataclasses.asdict(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "StateHeader":
+        """Return the header whose canonical form is `data`.
+
+        Raises:
+            ValueError: `data` is no header, or another spelling of one.
+        """
+        header = _HEADER_ADAPTER.validate_json(data, strict=True)
+        if header.to_bytes() != data:
+            raise ValueError("it is not in canonical form")
+        return header
+
+
+_HEADER_ADAPTER = TypeAdapter(StateHeader)
+
+
+def root_of(header: StateHeader) -> str:
+    """Return the state root: SHA-256 over the canonical form of `header`."""
+    return hashlib.sha256(b"ctpeer state root\n" + header.to_bytes()).hexdigest()
+
+
 @dataclasses.dataclass
 class GlobalState:
     """The state that a run agrees on.
@@ -135,20 +188,23 @@ class GlobalState:
     def root(self, manifest_hash: str) -> str:
         """Return the state root: it names this state, and nothing but this state.
 
-        SHA-256 over the canonical form of manifest hash, epoch, tensor schema and the hashes of
-        all chunks; neither generation nor lineage enters it. Reads every byte once.
+        Manifest hash, epoch, tensor schema and the hashes of all chunks are in it, neither
+        generation nor lineage. Reads every byte once.
         """
-        header = {
-            "manifest": manifest_hash,
-            "epoch": self.epoch,
-            "tensors": [[spec.name, list(spec.shape)] for spec in self.schema.tensors],
-            "chunk_bytes": CHUNK_BYTES,
-            "buffers": [
-                [name, buffer.dtype.str, list(chunk_hashes(buffer))]
+        return root_of(self.header(manifest_hash))
+
+    def header(self, manifest_hash: str) -> StateHeader:
+        """Return what the root is made of. Reads every byte once."""
+        return StateHeader(
+            manifest=manifest_hash,
+            epoch=self.epoch,
+            tensors=self.schema.shapes(),
+            chunk_bytes=CHUNK_BYTES,
+            buffers=tuple(
+                (name, buffer.dtype.str, tuple(chunk_hashes(buffer)))
                 for name, buffer in self.buffers()
-            ],
-        }
-        return hashlib.sha256(b"ctpeer state root\n" + canonical(header)).hexdigest()
+            ),
+        )
 
 
 def chunk_hashes(buffer: Slot) -> Iterator[str]:

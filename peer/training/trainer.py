@@ -98,6 +98,7 @@ class Trainer:
         self.tokens_total = place.tokens_total
         self.tally = Tally()
         self._contributions = place.contributions
+        self._made: Contribution | None = None
         self._unreported = Tally()
         self._reported_s = time.monotonic()
         bench.autocast.resume(place.loss_scale)
@@ -116,15 +117,21 @@ class Trainer:
         """Where the model trains."""
         return self._bench.device
 
-    def work(self, interrupted: Callable[[], bool]) -> bool:
-        """Train until the target batch is gathered.
+    def work(
+        self, interrupted: Callable[[], bool], wanted: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Train until the target batch is gathered, here or by the swarm.
+
+        Args:
+            interrupted: Asked between any two micro-batches whether to stop.
+            wanted: Asked as well whether the swarm has enough; there is always something to bring.
 
         Returns:
-            False if `interrupted` said so first, asked between any two micro-batches; what was
-            gathered is kept and the next call goes on with it.
+            False if `interrupted` said so first; what was gathered is kept and the next call goes
+            on with it.
         """
         target = self._bench.manifest.batch.target_loss_terms
-        while self.tally.weight < target:
+        while self.tally.weight < target and not (self.tally.weight and wanted()):
             if interrupted():
                 self._report(force=True)
                 return False
@@ -134,11 +141,17 @@ class Trainer:
         return True
 
     def contribution(self, base_root: str) -> Contribution:
-        """Return what was gathered since the last epoch, made on top of the state `base_root`."""
+        """Return what was gathered since the last epoch, made on top of the state `base_root`.
+
+        The same until more is gathered, so that a round that failed is tried again with it.
+        """
+        made = self._made
+        if made is not None and made.weight == self.tally.weight:
+            return made
         values = flat_gradient(self._bench.model, self.state.schema)
         values /= np.float32(self.tally.weight * self._bench.autocast.scale)
         self._contributions += 1
-        return Contribution(
+        self._made = Contribution(
             contribution_id=contribution_id(self._bench.peer_id, base_root, self._contributions),
             values=values,
             weight=self.tally.weight,
@@ -146,18 +159,30 @@ class Trainer:
             tokens=self.tally.tokens,
             loss=self.tally.loss_sum / self.tally.weight,
         )
+        return self._made
+
+    @property
+    def made(self) -> Contribution | None:
+        """What `contribution` returned for this epoch, if it was asked for."""
+        return self._made
 
     def commit(self, committed: Committed) -> None:
         """Take a certified average into the global state and the model: the next epoch begins."""
         outer_step(
             self.state,
             committed.average,
-            committed.square_sums,
+            committed.certificate.vote.square_sums,
             self._bench.manifest.optimizer,
             self._bench.manifest.schedule,
         )
         self._load_parameters()
         self._bench.autocast.update(finite=True)
+        self._start_epoch()
+
+    def replace(self, state: GlobalState) -> None:
+        """Go on from another global state; what was gathered on the old one is dropped."""
+        self.state = state
+        self._load_parameters()
         self._start_epoch()
 
     def discard(self) -> None:
@@ -206,6 +231,7 @@ class Trainer:
     def _start_epoch(self) -> None:
         self._bench.model.zero_grad(set_to_none=True)
         self.tally = Tally()
+        self._made = None
         self.place = Place(
             cursor=self._bench.stream.cursor,
             samples_total=self.samples_total,

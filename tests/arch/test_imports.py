@@ -40,7 +40,18 @@ def test_the_contracts_hold():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("status",), ("stop",), ("pause",), ("version",), ("config", "show")]
+    "arguments",
+    [
+        ("--help",),
+        ("status",),
+        ("stop",),
+        ("pause",),
+        ("version",),
+        ("config", "show"),
+        ("identity",),
+        ("invite",),
+        ("peers",),
+    ],
 )
 def test_light_commands_load_nothing_heavy(tmp_path, arguments):
     assert not loaded_by(*arguments, home=tmp_path) & HEAVY

@@ -16,11 +16,14 @@ CLI = {
     "data index": "folder --attribution --column --heldout --json --licence --name",
     "data show": "spec --json",
     "finish": "--home",
+    "identity": "--home --json",
+    "invite": "--expires --home --json",
     "logs": "--follow --home --lines",
     "pause": "--for --home",
+    "peers": "--home --json",
     "resume": "--home",
     "run init": (
-        "directory --data --decay --evaluation-rows --floor --heads --hidden --home --json"
+        "directory --codec --data --decay --evaluation-rows --floor --heads --hidden --home --json"
         " --layers --lr --mask-probability --max-grad-norm --model --model-config --model-from"
         " --name --optimizer --pretrained --seed --sequence-length --target-loss-terms --task"
         " --tokenizer --total-epochs --vocab-size --warmup-epochs --weight-decay"

@@ -1,16 +1,29 @@
-"""What the tests of checkpoints share: made-up states of a small schema."""
+"""What the tests of checkpoints share: made-up states of a small schema, and of a larger one."""
+
+import asyncio
+import dataclasses
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from peer.checkpoint import fetch, snapshot
 from peer.checkpoint.format import Checkpoint
+from peer.checkpoint.snapshot import CHUNK, FRAME_BYTES, HEADER, SnapshotServer
+from peer.checkpoint.staging import Wanted
+from peer.checkpoint.store import CheckpointStore
 from peer.data.stream import Cursor
+from peer.errors import UnreachableError
 from peer.run.manifest import AdamW
+from peer.swarm.throttle import Throttle
+from peer.swarm.wire import scoped
 from peer.training.outer import initial_slots
-from peer.training.state import GlobalState, Schema, TensorSpec
+from peer.training.state import CHUNK_BYTES, GlobalState, Schema, TensorSpec
 from peer.training.trainer import Place
 
 MANIFEST_HASH = "ab" * 32
+RUN = "tiny-" + "0" * 32
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +48,14 @@ def make_checkpoint(schema):
 
     def make(epoch, **given):
         draw = np.random.default_rng(epoch)
+        tensors = given.get("schema", schema)
         state = GlobalState(
             epoch=epoch,
-            schema=given.get("schema", schema),
-            parameters=draw.normal(size=schema.elements).astype(np.float32),
+            schema=tensors,
+            parameters=draw.normal(size=tensors.elements).astype(np.float32),
             optimizer={
-                "exp_avg": draw.normal(size=schema.elements).astype(np.float32),
-                "exp_avg_sq": draw.random(size=schema.elements).astype(np.float32),
+                "exp_avg": draw.normal(size=tensors.elements).astype(np.float32),
+                "exp_avg_sq": draw.random(size=tensors.elements).astype(np.float32),
                 "beta_powers": np.array([0.9, 0.95]) ** epoch,
             },
         )
@@ -88,3 +102,144 @@ def assert_same():
             assert states.tobytes() == other.place.rng[name].tobytes()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def large_schema():
+    """Return a schema of several chunks, with names on both sides of the optimizer's."""
+    shapes = {"a": (5,), "b": (513, 256), "m": (), "p": (7, 3), "z": (129, 1024)}
+    return Schema(tuple(TensorSpec(name, shape) for name, shape in shapes.items()))
+
+
+@pytest.fixture(scope="session")
+def large_slots(large_schema):
+    return initial_slots(AdamW(lr=1.0), large_schema.elements)
+
+
+@pytest.fixture(scope="session")
+def make_large(make_checkpoint, large_schema):
+    """Return a checkpoint of 7 chunks; keyword arguments change its state."""
+
+    def make(epoch, **changed):
+        checkpoint = make_checkpoint(epoch, schema=large_schema)
+        state = dataclasses.replace(checkpoint.state, **changed)
+        root = state.root(MANIFEST_HASH)
+        return dataclasses.replace(checkpoint, state=state, state_root=root)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sim():
+    """Return the module of the in-memory swarm: `run`, `MemorySwarm`."""
+    path = Path(__file__).parents[2] / "sim" / "memory.py"
+    spec = importlib.util.spec_from_file_location("ctpeer_sim_memory", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Town:
+    """A joiner and donors in memory, with the refusals and the progress that the joiner is told."""
+
+    def __init__(self, swarm, folder, wanted):
+        self.swarm = swarm
+        self.joiner = swarm.transport("joiner")
+        self.folder = folder
+        self.staging = folder / "staging"
+        self.wanted = wanted
+        self.refusals = []
+        self.refused = asyncio.Event()
+        self.progress = []
+        self.asked = []  # (donor, buffer, index), in order
+        self.stores = {}
+
+    async def donor(self, name, *checkpoints, limiter=None, **more):
+        """Start an honest donor that has `checkpoints`; return its server."""
+        store = CheckpointStore(self.folder / name, MANIFEST_HASH, keep=3)
+        for checkpoint in checkpoints:
+            store.save(checkpoint)
+        self.stores[name] = store
+        transport = self.swarm.transport(name)
+        server = SnapshotServer(transport, RUN, store, limiter or Throttle(None), **more)
+        await server.start()
+        return server
+
+    async def stranger(self, name, state, header=None, spoil=None):
+        """Start a donor that gives `header`, and of each chunk `await spoil(place, frames)`."""
+        transport = self.swarm.transport(name)
+        buffers = [buffer.tobytes() for _, buffer in state.buffers()]
+
+        async def give_header(channel):
+            await channel.receive()
+            body = state.header(MANIFEST_HASH).to_bytes() if header is None else header
+            await channel.send({}, body)
+
+        async def give_chunks(channel):
+            try:
+                while True:
+                    request = (await channel.receive()).header
+                    place = (request["buffer"], request["index"])
+                    self.asked.append((name, *place))
+                    start = place[1] * CHUNK_BYTES
+                    data = buffers[place[0]][start : start + CHUNK_BYTES]
+                    frames = [data[i : i + FRAME_BYTES] for i in range(0, len(data), FRAME_BYTES)]
+                    for frame in frames if spoil is None else await spoil(place, frames):
+                        await channel.send({}, frame)
+            except UnreachableError:
+                return
+
+        await transport.serve(scoped(RUN, HEADER), give_header)
+        await transport.serve(scoped(RUN, CHUNK), give_chunks)
+
+    def refuse(self, refusal):
+        self.refusals.append(refusal)
+        self.refused.set()
+
+    def note(self, done, total):
+        self.progress.append((done, total))
+
+    async def fetch(self, donors, root, on_progress=None, **patience):
+        """Fetch the state of `root` from `donors`."""
+        wanted = dataclasses.replace(self.wanted, root=root)
+        async with asyncio.timeout(3600):
+            return await fetch.fetch_snapshot(
+                self.joiner,
+                RUN,
+                wanted,
+                donors,
+                self.staging,
+                on_progress or self.note,
+                self.refuse,
+                fetch.Patience(**patience),
+            )
+
+
+@pytest.fixture(scope="session")
+def run_id():
+    return RUN
+
+
+@pytest.fixture
+def make_town(sim, tmp_path, large_schema, large_slots):
+    """Return a town whose joiner wants states of the large schema."""
+
+    def make():
+        wanted = Wanted(
+            root="", manifest_hash=MANIFEST_HASH, schema=large_schema, slots=large_slots
+        )
+        return Town(sim.MemorySwarm(), tmp_path, wanted)
+
+    return make
+
+
+@pytest.fixture
+def run(sim, monkeypatch):
+    """Run a coroutine on the fake clock, in which there are no threads."""
+
+    async def inline(_elements, function, *arguments):
+        return function(*arguments)
+
+    monkeypatch.setattr(fetch, "offload", inline)
+    monkeypatch.setattr(snapshot, "offload", inline)
+    return sim.run

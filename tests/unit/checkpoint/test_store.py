@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import resource
 import shutil
@@ -276,3 +277,81 @@ def test_a_full_disk_raises_and_leaves_the_previous_checkpoints(
     assert_same(loaded, make_checkpoint(1))
     shutil.rmtree(small_disk / make_checkpoint(1).name)
     assert store.save(make_checkpoint(2)) > 0
+
+
+def test_the_roots_are_those_of_the_checkpoints_newest_first(store, make_checkpoint):
+    assert store.roots() == []
+    for epoch in (1, 10, 2):
+        store.save(make_checkpoint(epoch, generation=epoch + 1))
+    expected = [(e, make_checkpoint(e).state_root, e + 1) for e in (10, 2, 1)]
+    assert store.roots() == expected
+    store.save(make_checkpoint(3))
+    assert [epoch for epoch, _, _ in store.roots()] == [10, 3, 2]
+
+
+def test_the_roots_are_read_once(store, make_checkpoint, monkeypatch):
+    store.save(make_checkpoint(1))
+    store.save(make_checkpoint(2))
+    roots = store.roots()
+    monkeypatch.setattr(json, "loads", pytest.fail)
+    assert store.roots() == roots
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, emptied, removed], ids=lambda d: d.__name__)
+def test_a_checkpoint_whose_head_cannot_be_read_has_no_root(
+    store, tmp_path, make_checkpoint, damage
+):
+    store.save(make_checkpoint(1))
+    store.save(make_checkpoint(2))
+    damage(tmp_path / "checkpoints" / make_checkpoint(2).name / FILES[2])
+    assert [epoch for epoch, _, _ in store.roots()] == [1]
+
+
+@pytest.mark.parametrize("head", ["[]", '{"epoch": "x"}', '{"epoch": 2, "state_root": 5}'])
+def test_a_head_that_is_none_has_no_root(store, tmp_path, make_checkpoint, head):
+    store.save(make_checkpoint(2))
+    (tmp_path / "checkpoints" / make_checkpoint(2).name / FILES[2]).write_text(head)
+    assert store.roots() == []
+
+
+def test_a_checkpoint_that_is_held_stays_until_it_is_let_go(store, make_checkpoint):
+    root = make_checkpoint(1).state_root
+    store.save(make_checkpoint(1))
+    with store.hold(root) as (epoch, path):
+        with store.hold(root):
+            pass
+        for later in range(2, 7):
+            store.save(make_checkpoint(later))
+        assert epoch == 1
+        assert path.name == FILES[0]
+        assert path.is_file()
+        assert [e for e, _, _ in store.roots()] == [6, 5, 4, 1]
+    store.save(make_checkpoint(7))
+    assert [e for e, _, _ in store.roots()] == [7, 6, 5]
+
+
+def test_a_checkpoint_that_is_gone_cannot_be_held(store, make_checkpoint):
+    for epoch in range(1, 6):
+        store.save(make_checkpoint(epoch))
+    with (
+        pytest.raises(LookupError, match="no checkpoint of the state"),
+        store.hold(make_checkpoint(1).state_root),
+    ):
+        pass
+
+
+def test_a_checkpoint_that_is_being_dropped_cannot_be_held(store, make_checkpoint, monkeypatch):
+    roots, tried, real = [make_checkpoint(e).state_root for e in range(1, 5)], [], shutil.rmtree
+    for epoch in (1, 2, 3):
+        store.save(make_checkpoint(epoch))
+
+    def rmtree(path, **kwargs):
+        with pytest.raises(LookupError), store.hold(roots[0]):
+            pass
+        with store.hold(roots[1]):
+            tried.append(path.name)
+        real(path, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    store.save(make_checkpoint(4))
+    assert tried == [make_checkpoint(1).name]

@@ -137,6 +137,7 @@ def test_a_pretrained_directory_gives_model_weights_and_tokenizer(
         ({"hidden": 15}, 2, "--hidden 15 is not a multiple of --heads 2"),
         ({"lr": -1}, 2, "lr: "),
         ({"lr": 0}, 2, "lr: "),
+        ({"codec": "zip"}, 2, "'zip' is not one of 'none', 'fp16', 'int8'"),
         ({"floor": 0.5}, 2, "--floor has a meaning only with a --decay"),
         ({"evaluation_rows": 0}, 2, "--evaluation-rows"),
         ({"seed": 2**70}, 2, "--seed"),
@@ -166,6 +167,15 @@ def test_what_makes_no_sense_is_refused_in_a_sentence_and_nothing_is_left(
     assert words in sentence
     assert not (tmp_path / "new-run").exists()
     assert not list(tmp_path.glob(".new-run*"))
+
+
+@pytest.mark.parametrize("codec", [None, "none", "fp16", "int8"])
+def test_the_codec_is_the_manifests(ctpeer, init, tmp_path, codec):
+    result = init(codec=codec)
+    assert result.exit_code == 0, result.output
+    run = RunDirectory.open(tmp_path / "new-run")
+    assert run.manifest.averaging.codec == (codec or "none")
+    assert ctpeer("run", "verify", tmp_path / "new-run").exit_code == 0
 
 
 def test_the_tasks_that_can_be_founded_are_those_of_the_registry():

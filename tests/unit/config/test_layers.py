@@ -69,7 +69,9 @@ def test_every_setting_has_a_default_and_an_origin(load):
 @pytest.mark.parametrize("name", [n for n, value in dotted(Settings()).items() if value])
 def test_every_setting_can_be_set_by_the_environment(name, load):
     variable = "CTPEER_" + name.upper().replace(".", "__")
-    layered = load(environment={variable: str(dotted(Settings())[name])})
+    value = dotted(Settings())[name]
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    layered = load(environment={variable: text})
     assert layered.settings == Settings()
     assert layered.origins[name] == f"environment {variable}"
 
@@ -137,11 +139,16 @@ def test_a_key_like_none_is_told_the_known_ones(load):
         ("data.max_bytes", "0"),
         ("metrics.port", "65536"),
         ("log.level", "loud"),
+        ("swarm.client", "maybe"),
+        ("swarm.upload_bytes_per_s", "1000"),
+        ("swarm.part_timeout_s", "inf"),
+        ("swarm.matchmaking_timeout_s", "0"),
+        ("swarm.call_timeout_s", "1e9"),
     ],
 )
 def test_a_value_that_makes_no_sense_names_its_origin_in_each_layer(name, value, load, tmp_path):
     section, key = name.split(".")
-    toml = f"'{value}'" if value in {"many", "fp8", "loud"} else value
+    toml = f"'{value}'" if value in {"many", "fp8", "loud", "maybe"} else value
     variable = f"CTPEER_{section}__{key}".upper()
     with pytest.raises(ConfigurationError, match=rf"^{name}: .*\(from environment {variable}\)$"):
         load(environment={variable: value})
@@ -183,3 +190,44 @@ def test_a_file_that_cannot_be_read_is_refused_by_path(load, tmp_path):
     (tmp_path / "peer.toml").mkdir()
     with pytest.raises(ConfigurationError, match=r"peer\.toml cannot be used"):
         load()
+
+
+ID = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listen", "/ip4/0.0.0.0/tcp/0,/ip6/::/tcp/31337"),
+        ("announce", "/dns4/example.org/tcp/31337,/ip4/203.0.113.7/udp/4001/quic-v1"),
+        ("announce", ""),
+        ("peers", f"/ip4/203.0.113.7/tcp/31337/p2p/{ID}, /dns/a.example/tcp/1/p2p/{ID}"),
+    ],
+)
+def test_addresses_are_the_same_in_the_file_and_the_environment(name, value, load):
+    texts = [text.strip() for text in value.split(",") if text.strip()]
+    in_file = load(f"[swarm]\n{name} = {texts}").settings.swarm
+    in_environment = load("", {f"CTPEER_SWARM__{name.upper()}": value}).settings.swarm
+    assert getattr(in_file, name) == getattr(in_environment, name) == tuple(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("listen", "0.0.0.0:31337", "write /ip4/0.0.0.0/tcp/31337"),
+        ("listen", "/ip4/0.0.0.0/tcp/70000", "write /ip4/0.0.0.0/tcp/31337"),
+        ("listen", "/dns4/example.org/tcp/31337", "write /ip4/0.0.0.0/tcp/31337"),
+        ("listen", f"/ip4/0.0.0.0/tcp/31337/p2p/{ID}", "write /ip4/0.0.0.0/tcp/31337"),
+        ("listen", "", "at least 1 item"),
+        ("announce", "/ip4/0.0.0.0/tcp/31337", "no address that others could dial"),
+        ("announce", "/ip4/203.0.113.7/tcp/0", "no address that others could dial"),
+        ("announce", f"/ip4/203.0.113.7/tcp/1/p2p/{ID}", "no address that others could dial"),
+        ("peers", "/ip4/203.0.113.7/tcp/31337", "write it like .*/p2p/ID"),
+        ("peers", f"/ip4/203.0.113.7/tcp/31337/p2p/{ID[:9]}", "write it like .*/p2p/ID"),
+        ("peers", "ctpeer1abc", "write it like .*/p2p/ID"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused_with_an_example(name, value, advice, load):
+    variable = f"CTPEER_SWARM__{name.upper()}"
+    with pytest.raises(ConfigurationError, match=rf"^swarm\.{name}.*{advice}.*{variable}\)$"):
+        load(environment={variable: value})

@@ -7,6 +7,7 @@ from peer.run.directory import RunDirectory, add_blob
 from peer.run.manifest import (
     SGD,
     AdamW,
+    AveragingSection,
     BatchSection,
     DataSection,
     EvaluationSection,
@@ -82,6 +83,7 @@ def manifests():
         optimizer=optimizers,
         schedule=schedules(),
         batch=st.builds(BatchSection, target_loss_terms=st.integers(1, 10**12)),
+        averaging=st.builds(AveragingSection, codec=st.sampled_from(["none", "fp16", "int8"])),
         evaluation=st.builds(
             EvaluationSection,
             max_rows=st.integers(1, 10**6),

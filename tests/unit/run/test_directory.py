@@ -176,3 +176,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert contents(tmp_path) == {Path("file"): b"old"}
     write_atomically(path, b"new")
     assert contents(tmp_path) == {Path("file"): b"new"}
+
+
+def test_only_what_the_manifest_names_is_found(run, tmp_path):
+    other = add_blob(run.path, b"not the run's")
+    for _, hash_ in run.blob_hashes():
+        assert run.find_blob(hash_) == run.blob_path(hash_)
+        assert run.blob_path(hash_).is_file()
+    for asked in (other, "0" * 64, "", "..", "../run.toml", str(run.path / "run.toml")):
+        assert run.find_blob(asked) is None
+
+
+def test_a_blob_that_is_gone_is_not_found(run):
+    run.blob_path(run.manifest.initial_state).unlink()
+    assert run.find_blob(run.manifest.initial_state) is None
+
+
+def test_shards_of_others_lie_in_the_runs_own_directory(run):
+    assert run.shards_path == run.path / "shards"

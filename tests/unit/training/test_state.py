@@ -17,11 +17,13 @@ from peer.training.state import (
     CHUNK_BYTES,
     GlobalState,
     Schema,
+    StateHeader,
     TensorSpec,
     check_initial_state,
     chunk_hashes,
     initial_state_bytes,
     read_initial_state,
+    root_of,
 )
 
 SCHEMA = Schema((TensorSpec("bias", (3,)), TensorSpec("scale", ()), TensorSpec("weight", (2, 4))))
@@ -120,6 +122,35 @@ def test_nothing_else_changes_the_root():
     big_endian = state.parameters.astype(">f4")
     assert list(chunk_hashes(big_endian)) == list(chunk_hashes(state.parameters))
     assert state.root(MANIFEST) == root
+
+
+def test_a_header_is_whole_after_a_journey_and_has_the_root_of_its_state():
+    state = make_state()
+    header = StateHeader.from_bytes(state.header(MANIFEST).to_bytes())
+    assert header == state.header(MANIFEST)
+    assert root_of(header) == state.root(MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"epoch":5', b'"epoch":5.0'),
+        (b'"epoch":5', b'"epoch": 5'),
+        (b'"epoch":5', b'"epoch":true'),
+        (b'"epoch":5', b'"epoch":"5"'),
+        (b'"epoch":5', b'"epoch":5,"epoch":5'),
+        (b'"epoch":5', b'"epoch":5,"fpoch":5'),
+        (b'"epoch":5,', b""),
+        (b'["bias",[3]]', b'["bias",3]'),
+        (b'["bias",[3]]', b'["bias",[3],0]'),
+        (b"{", b"[" * 100_000),
+    ],
+)
+def test_another_spelling_is_no_header(old, new):
+    data = make_state().header(MANIFEST).to_bytes()
+    assert old in data
+    with pytest.raises(ValueError, match=r"canonical|validation error"):
+        StateHeader.from_bytes(data.replace(old, new, 1))
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1])

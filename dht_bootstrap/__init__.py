@@ -1,0 +1,1 @@
+"""Long-lived entry points to the swarm: they train nothing and serve any number of runs."""

@@ -1,0 +1,483 @@
+"""The thread in which this peer meets the others: its node, who is there, what it gives away.
+
+The training thread calls in and waits, with signs of life to the supervisor. When the node dies
+the thread says so, and the worker ends to be started again: nothing is repaired in place.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from peer import __version__
+from peer.clock import Clock
+from peer.config.address import parse_address
+from peer.config.home import Home
+from peer.config.settings import SwarmSettings
+from peer.data import claims
+from peer.data.index import DataIndex, Shard
+from peer.data.source import PublicShards
+from peer.errors import ConfigurationError, NetworkLostError, PeerError
+from peer.events import Heartbeat, Message, PeersSeen, Phase, PhaseChanged
+from peer.identity import Identity
+from peer.run.directory import RunDirectory, write_atomically
+from peer.run.manifest import dump_manifest
+from peer.swarm.blobs import BlobServer
+from peer.swarm.download import fetch_blob
+from peer.swarm.manifests import fetch_run
+from peer.swarm.membership import Roster, describe, load_known_peers, save_known_peers
+from peer.swarm.node import Node, NodeOptions
+from peer.swarm.records import ClaimBody, PeerBody
+from peer.swarm.validator import EnvelopeValidator
+from peer.swarm.wire import PROTOCOL
+from peer.training.muster import QUIET_S, Limits, Muster
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+_HEARTBEAT_S = 1.0
+_POLL_S = 0.1
+_PROBE_S = 2.0
+_FIND_S = 3.0
+_PUBLISH_S = 15.0
+_RECORD_LIFETIME_S = 60.0
+_CLAIM_S = 60.0
+_CLAIM_LIFETIME_S = 180.0
+_REPORT_S = 1.0
+_SETTLE_S = 6.0
+_STOP_TIMEOUT_S = 10.0
+_ADDRESSES = 8
+_SHARD_TIMEOUT_S = 3600.0
+
+
+class AbandonedError(Exception):
+    """Whoever waited has something better to do."""
+
+
+class Network:
+    """A peer's network. `start` it, `join` a run, and `stop` it at last.
+
+    Args:
+        home: Where known peers and the port are kept.
+        settings: The volunteer's.
+        identity: Ours.
+        run_id: The run.
+        clock: The time.
+        emit: Takes events.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        settings: SwarmSettings,
+        identity: Identity,
+        run_id: str,
+        clock: Clock,
+        emit: Callable[[Message], None],
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._identity = identity
+        self._run_id = run_id
+        self._clock = clock
+        self._emit = emit
+        self._lost: str | None = None
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="network", daemon=True)
+        self._validator = EnvelopeValidator(clock)
+        self._roster = Roster(identity.peer_id)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._refused: Counter[str] = Counter()
+        self._node: Node
+        self.muster: Muster
+        """Our standing and the others; there once a run was joined."""
+
+    # ---- for the training thread
+
+    def start(self, addresses: Iterable[str]) -> None:
+        """Start the node and meet whoever is at `addresses`, or was known before.
+
+        Raises:
+            ConfigurationError: An address cannot be had, or the clock is wrong.
+            CtpeerError: p2pd does not start.
+        """
+        known = load_known_peers(self._home.known_peers_path)
+        for peer, where in known.items():
+            self._roster.learn(peer, where)
+        initial = (
+            *addresses,
+            *self._settings.peers,
+            *(a for where in known.values() for a in where),
+        )
+        self._thread.start()
+        self.wait(self._start(tuple(dict.fromkeys(initial))))
+
+    def check(self) -> None:
+        """Raise NetworkLostError if the network died."""
+        if self._lost is not None:
+            raise NetworkLostError(self._lost)
+
+    def wait(
+        self,
+        work: Coroutine[Any, Any, _Result],
+        abandon: Callable[[], bool] = lambda: False,
+    ) -> _Result:
+        """Run `work` in the network's thread and return its result; gives signs of life.
+
+        Raises:
+            AbandonedError: `abandon` said so; the work was cancelled.
+            NetworkLostError: The network died.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        beaten_s = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return future.result(_POLL_S)
+            if future.done():  # a TimeoutError of its own
+                return future.result()
+            if abandon() or self._lost is not None:
+                future.cancel()
+                self.check()
+                raise AbandonedError
+            if time.monotonic() - beaten_s >= _HEARTBEAT_S:
+                beaten_s = time.monotonic()
+                self._emit(Heartbeat())
+
+    @property
+    def upload_bytes_per_s(self) -> int:
+        """The most that goes to peers that fetch states."""
+        return self._settings.upload_bytes_per_s
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` go on beside everything else, for as long as we live."""
+        self.post(self._begin, work)
+
+    def post(self, step: Callable[..., None], *arguments: object) -> None:
+        """Have `step` called in the network's thread, in the order of posting."""
+        self._loop.call_soon_threadsafe(step, *arguments)
+
+    def fetch_run(self) -> RunDirectory:
+        """Fetch the run, and all that its manifest names, from whoever has it.
+
+        Raises:
+            ConfigurationError: Nobody can be reached, or nobody gave it.
+        """
+        self._emit(PhaseChanged(phase=Phase.JOINING, reason="looking for peers of the run"))
+        return self.wait(self._fetch_run())
+
+    def fetch_shard(self, run: RunDirectory, shard: Shard) -> Path | None:
+        """Return where `shard` lies after it was fetched from other peers; None if nobody has it.
+
+        Called by any thread.
+        """
+        future = asyncio.run_coroutine_threadsafe(self._fetch_shard(run, shard), self._loop)
+        return future.result(_SHARD_TIMEOUT_S)
+
+    def join(self, run: RunDirectory, index: DataIndex, limits: Limits) -> None:
+        """Serve the run's files, and make ourselves known to its peers."""
+        self.wait(self._join(run, index, limits))
+
+    def claimed(self, index: DataIndex) -> dict[str, int]:
+        """Return how many other live peers claim a shard, by its name."""
+        return self.wait(self._claimed(index))
+
+    def claim(self, index: DataIndex, names: Iterable[str]) -> None:
+        """Claim the shards `names` for as long as we live."""
+        text = claims.encode(self._identity.peer_id, index, names)
+        self.begin(self._keep_claiming(text))
+
+    def settle(self) -> None:
+        """Wait until we know who is there, but not for long."""
+        self.wait(self._settle())
+
+    def stop(self) -> None:
+        """End everything; also after the network was lost."""
+        if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError, PeerError):
+                asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(_STOP_TIMEOUT_S)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_STOP_TIMEOUT_S)
+
+    # ---- in the network's thread
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        except Exception as error:
+            log.exception("the network's thread died")
+            self._lost = f"the network's thread died: {error}"
+
+    async def _start(self, initial: tuple[str, ...]) -> None:
+        client = self._settings.client == "always"
+        options = NodeOptions(
+            identity_path=self._home.identity_path,
+            listen=_same_port(self._settings.listen, self._home.port_path),
+            announce=self._settings.announce,
+            initial_peers=initial,
+            client=client,
+            relay=self._settings.relay and not client,
+            auto_relay=client and self._settings.relay and bool(initial),
+        )
+        self._node = await Node.start(
+            options, self._identity, self._validator, on_misbehaved=self._on_misbehaved
+        )
+        _keep_port(self._node.addresses, self._home.port_path)
+        log.info("listening at %s", ", ".join(self._node.addresses) or "no address")
+        self._begin(self._watch_node())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        task.add_done_callback(self._note_end)
+        self._tasks.append(task)
+
+    def _note_end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a part of the network failed", exc_info=error)
+            self._lost = f"a part of the network failed: {error}"
+
+    async def _watch_node(self) -> None:
+        """Notice within seconds that p2pd died or froze."""
+        while True:
+            try:
+                await self._node.probe()
+            except PeerError as error:
+                self._lost = str(error)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_S):
+                    await self._node.ended()
+
+    async def _join(self, run: RunDirectory, index: DataIndex, limits: Limits) -> None:
+        self.muster = Muster(
+            self._identity,
+            self._node.transport,
+            self._run_id,
+            self._roster,
+            limits,
+            self._clock,
+            self._emit,
+        )
+        self.muster.client = self._node.options.client
+        self.muster.resting = True
+        self.muster.addresses = self._node.addresses[:_ADDRESSES]
+        await self.muster.start()
+        shards = PublicShards(index, run.sources, run.shards_path)
+
+        async def find(hash_: str) -> Path | None:
+            return run.find_blob(hash_) or await shards.find(hash_)
+
+        manifest = (dump_manifest(run.manifest), run.signatures())
+        upload = self._settings.upload_bytes_per_s
+        await BlobServer(self._node.transport, self._run_id, find, manifest, upload).start()
+        for part in (self._find_peers(), self._publish(), self._report(), self.muster.watch()):
+            self._begin(part)
+
+    async def _settle(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                await self._look_for_peers()
+
+    async def _find_peers(self) -> None:
+        while True:
+            await self._look_for_peers()
+            with contextlib.suppress(OSError):
+                save_known_peers(self._home.known_peers_path, self._roster.members())
+            await asyncio.sleep(_FIND_S)
+
+    async def _look_for_peers(self) -> None:
+        """Learn of peers from the DHT, and ask those that have been silent for a while."""
+        try:
+            records = await self._node.dht.get(self._run_id, "peer")
+            for peer, envelope in records.items():
+                self._roster.learn(peer, envelope.body.addresses)
+            connected = await self._node.connected()
+        except PeerError as error:
+            log.debug("no look into the DHT: %s", error)
+            connected = frozenset()
+        due = self._roster.due(self.muster.now_s, QUIET_S)
+        await asyncio.gather(*(self._meet(peer, connected) for peer in due))
+
+    async def _meet(self, peer: str, connected: frozenset[str]) -> None:
+        if peer not in connected:
+            for address in self._roster.addresses(peer):
+                with contextlib.suppress(PeerError):
+                    await self._node.connect(address)
+                    break
+        await self.muster.poll([peer])
+
+    async def _publish(self) -> None:
+        """Make ourselves known in the DHT, again and again."""
+        started_s = self._clock.now_s()
+        while True:
+            mine = self.muster.standing
+            body = PeerBody(
+                addresses=self._node.addresses[:_ADDRESSES],
+                protocol=PROTOCOL,
+                version=__version__,
+                generation=mine.generation,
+                epoch=mine.epoch,
+                client=self.muster.client,
+                started_s=started_s,
+                now_s=self._clock.now_s(),
+            )
+            await self._put("peer", body, _RECORD_LIFETIME_S)
+            alone = not self._node.dht.nodes
+            await asyncio.sleep(_FIND_S if alone else _PUBLISH_S)
+
+    async def _keep_claiming(self, text: str) -> None:
+        while True:
+            await self._put("claim", ClaimBody(shards=text), _CLAIM_LIFETIME_S)
+            await asyncio.sleep(_CLAIM_S)
+
+    async def _put(self, kind: str, body: PeerBody | ClaimBody, lifetime_s: float) -> None:
+        try:
+            await self._node.dht.put(self._run_id, kind, body, lifetime_s)
+        except PeerError as error:
+            log.debug("a record was not published: %s", error)
+
+    async def _claimed(self, index: DataIndex) -> dict[str, int]:
+        try:
+            records = await self._node.dht.get(self._run_id, "claim")
+        except PeerError:
+            return {}
+        texts = {peer: envelope.body.shards for peer, envelope in records.items()}
+        return dict(claims.count(texts, index, self._identity.peer_id))
+
+    async def _fetch_run(self) -> RunDirectory:
+        deadline_s = self._loop.time() + 4 * _SETTLE_S
+        problem = "no peer of the run could be reached"
+        while self._loop.time() < deadline_s:
+            try:
+                records = await self._node.dht.get(self._run_id, "peer")
+                for peer, envelope in records.items():
+                    self._roster.learn(peer, envelope.body.addresses)
+                donors = await self._donors()
+                if donors:
+                    return await fetch_run(
+                        self._node.transport,
+                        self._run_id,
+                        donors,
+                        self._home.runs_path,
+                        self._note_progress,
+                    )
+            except PeerError as error:
+                problem = str(error)
+            await asyncio.sleep(1.0)
+        named = "; ".join(self._node.unreachable.values())
+        raise ConfigurationError(
+            f"the run {self._run_id} cannot be joined: {problem}{f' ({named})' if named else ''}; "
+            "check the network, or ask for a fresh invite"
+        )
+
+    async def _donors(self) -> list[str]:
+        """Return the peers that there is a connection to, known members of the run first."""
+        for member in self._roster.members():
+            for address in member.addresses:
+                with contextlib.suppress(PeerError):
+                    await self._node.connect(address)
+                    break
+        connected = await self._node.connected()
+        members = [m.peer_id for m in self._roster.members() if m.peer_id in connected]
+        return list(dict.fromkeys((*members, *sorted(connected))))
+
+    def _note_progress(self, what: str, done: int, total: int) -> None:
+        reason = f"fetching {what}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+        self._emit(PhaseChanged(phase=Phase.JOINING, reason=reason))
+
+    async def _fetch_shard(self, run: RunDirectory, shard: Shard) -> Path | None:
+        target = run.shards_path / shard.sha256
+        donors = sorted(self.muster.live())
+        if not donors:
+            await self._look_for_peers()
+            donors = sorted(self.muster.live())
+        try:
+            await fetch_blob(
+                self._node.transport, self._run_id, shard.sha256, shard.bytes, target, donors
+            )
+        except PeerError as error:
+            log.warning("the shard %s was not fetched: %s", shard.name, error)
+            return None
+        return target
+
+    async def _report(self) -> None:
+        """Tell the supervisor who is there, and count what moved since the last time."""
+        traffic, seen = self._node.transport.traffic, Counter[str]()
+        sent = received = 0
+        while True:
+            now_s = self.muster.now_s
+            mine, group = self.muster.standing, self.muster.last_group
+            records = Counter({str(k): v for k, v in self._validator.refused.items()})
+            self._emit(
+                PeersSeen(
+                    addresses=self._node.addresses[:_ADDRESSES],
+                    reachability=self._node.reachability(),
+                    peers=tuple(
+                        describe(member, mine, in_group=member.peer_id in group, now_s=now_s)
+                        for member in self._roster.members()
+                    ),
+                    sent_bytes=traffic.sent_bytes - sent,
+                    received_bytes=traffic.received_bytes - received,
+                    refused_records=dict(records - seen),
+                )
+            )
+            sent, received, seen = traffic.sent_bytes, traffic.received_bytes, records
+            await asyncio.sleep(_REPORT_S)
+
+    def _on_misbehaved(self, peer: str, name: str, reason: str) -> None:
+        log.warning("%s misbehaved at %s: %s", peer, name, reason)
+        if hasattr(self, "muster"):
+            self.muster.misbehaved(peer, reason)
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._node.stop()
+
+
+def _same_port(listen: Iterable[str], path: Path) -> tuple[str, ...]:
+    """Return `listen` with a port 0 replaced by the one of the last start, where it is free."""
+    try:
+        port = int(json.loads(path.read_text())["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return tuple(listen)
+    chosen = []
+    for address in listen:
+        parsed = parse_address(address)
+        if (
+            parsed is not None
+            and parsed.port == 0
+            and "/tcp/" in address
+            and _free(parsed.ip, port)
+        ):
+            chosen.append(address.replace("/tcp/0", f"/tcp/{port}", 1))
+        else:
+            chosen.append(address)
+    return tuple(chosen)
+
+
+def _keep_port(addresses: Iterable[str], path: Path) -> None:
+    ports = [a.port for a in map(parse_address, addresses) if a is not None and not a.relayed]
+    if ports:
+        with contextlib.suppress(OSError):
+            write_atomically(path, json.dumps({"port": ports[0]}).encode())
+
+
+def _free(ip: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family) as probe, contextlib.suppress(OSError, OverflowError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((ip, port))
+        return True
+    return False

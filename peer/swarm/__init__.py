@@ -1,0 +1,1 @@
+"""How peers find and talk to each other: streams, signed records, membership, hashed transfer."""

@@ -1,0 +1,190 @@
+"""Hashed transfer, the giving side: a run's manifest, and its files by SHA-256, to whoever asks.
+
+A request names a hash and an offset; the answer is a frame with the file's size, and then frames of
+`FRAME_BYTES` each, the last one shorter. Nothing here knows what is in a file, nor whether a file
+is what its hash names: whoever takes one checks that (`peer.swarm.download`).
+"""
+
+import asyncio
+import contextlib
+import io
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peer.errors import DeclinedError, MisbehavedError, UnreachableError
+from peer.run.manifest import Hash
+from peer.swarm.wire import Body, Channel, Frame, Transport, scoped
+
+FRAME_BYTES = 1 << 18
+"""Small enough that a slow line fills one in seconds, large enough to cost nothing."""
+
+MAX_BLOB_BYTES = 1 << 50
+_STREAMS = 8
+_STREAMS_OF_ONE_PEER = 4
+_WAITING = 64
+_QUEUE_TIMEOUT_S = 4.0
+_REQUEST_TIMEOUT_S = 10.0
+_SEND_TIMEOUT_S = 30.0
+_FRAME_GOAL_S = 2.0
+
+Found = Path | bytes | None
+Find = Callable[[str], Found | Awaitable[Found]]
+"""Gives a file by its SHA-256. Only what strangers may have: it is the guard of everything else."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    sha256: Hash
+    offset: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
+
+
+class TokenBucket:
+    """Lets so many bytes through in a second, in the order of asking.
+
+    Args:
+        bytes_per_s: The limit; only what is asked for at once goes over it.
+    """
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_s = 0.0
+
+    async def take(self, amount_bytes: int) -> None:
+        """Wait until `amount_bytes` may go."""
+        now_s = asyncio.get_running_loop().time()
+        begin_s = max(now_s, self._free_s)
+        self._free_s = begin_s + amount_bytes / self._bytes_per_s
+        await asyncio.sleep(begin_s - now_s)
+
+
+class BlobServer:
+    """Gives a run's manifest and files to whoever asks. Call `start`.
+
+    Args:
+        transport: Where it serves.
+        run_id: The run.
+        find: See `Find`.
+        manifest: The manifest's TOML, and the text of the founders' signatures if there are any.
+        upload_bytes_per_s: The most that all of it may take together.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        run_id: str,
+        find: Find,
+        manifest: tuple[str, str | None],
+        upload_bytes_per_s: int,
+    ) -> None:
+        self._transport = transport
+        self._run_id = run_id
+        self._find = find
+        self._manifest = manifest
+        self._bucket = TokenBucket(upload_bytes_per_s)
+        # So few at once that even on a slow line none of them waits long for a frame.
+        streams = int(upload_bytes_per_s * _FRAME_GOAL_S / FRAME_BYTES)
+        self._turns = asyncio.Semaphore(min(max(streams, 1), _STREAMS))
+        self._open: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Requests that were not answered, by reason: busy, malformed, unknown, slow."""
+        self.sent_bytes = 0
+        """Bytes of files and manifests that were sent."""
+
+    async def start(self) -> None:
+        """Serve from now on."""
+        await self._transport.serve(scoped(self._run_id, "manifest"), self._give_manifest)
+        await self._transport.serve(scoped(self._run_id, "blob"), self._give_blob)
+
+    async def _give_manifest(self, channel: Channel) -> None:
+        async with self._admitted(channel.remote):
+            await self._request(channel)
+            text, signatures = self._manifest
+            await self._send(channel, {"signatures": signatures}, text.encode())
+
+    async def _give_blob(self, channel: Channel) -> None:
+        async with self._admitted(channel.remote):
+            frame = await self._request(channel)
+            try:
+                request = _Request.model_validate(frame.header)
+            except ValidationError as error:
+                self.refused["malformed"] += 1
+                raise MisbehavedError("a request names a sha256 and an offset") from error
+            async with self._turn():
+                found = self._find(request.sha256)
+                if found is not None and not isinstance(found, Path | bytes):
+                    found = await found
+                if found is None:
+                    self.refused["unknown"] += 1
+                    raise DeclinedError("that is not here")
+                await self._give(channel, found, request.offset)
+
+    async def _give(self, channel: Channel, found: Path | bytes, offset: int) -> None:
+        try:
+            with _opened(found) as file:
+                size = file.seek(0, io.SEEK_END)
+                await self._send(channel, {"size": size})
+                file.seek(offset)
+                for start in range(offset, size, FRAME_BYTES):
+                    body = file.read(min(FRAME_BYTES, size - start))
+                    if len(body) < min(FRAME_BYTES, size - start):
+                        raise DeclinedError("that was cut short here while it was sent")
+                    await self._send(channel, {}, body)
+        except OSError as error:
+            self.refused["unknown"] += 1
+            raise DeclinedError("that cannot be read here") from error
+
+    async def _request(self, channel: Channel) -> Frame:
+        try:
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+                return await channel.receive()
+        except TimeoutError as error:
+            self.refused["slow"] += 1
+            raise UnreachableError(f"{channel.remote} asks for nothing") from error
+
+    async def _send(self, channel: Channel, header: dict[str, object], body: Body = b"") -> None:
+        await self._bucket.take(len(body))
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await channel.send(header, body)
+        except TimeoutError as error:
+            self.refused["slow"] += 1
+            raise UnreachableError(f"{channel.remote} does not take what it asked for") from error
+        self.sent_bytes += len(body)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, remote: str) -> AsyncIterator[None]:
+        """Bound the streams that are open, and those of one peer."""
+        if self._open[remote] >= _STREAMS_OF_ONE_PEER or self._open.total() >= _WAITING:
+            raise self._busy()
+        self._open[remote] += 1
+        try:
+            yield
+        finally:
+            self._open[remote] -= 1
+            self._open += Counter()  # forget who is gone
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Bound the files that are being sent."""
+        try:
+            async with asyncio.timeout(_QUEUE_TIMEOUT_S):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise self._busy() from error
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _busy(self) -> DeclinedError:
+        self.refused["busy"] += 1
+        return DeclinedError("too many ask at once; ask again later")
+
+
+def _opened(found: Path | bytes) -> BinaryIO:
+    return io.BytesIO(found) if isinstance(found, bytes) else found.open("rb")

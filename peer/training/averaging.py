@@ -1,0 +1,209 @@
+"""Rounds with other peers: matchmaking, transfer, votes; or the average that others certified.
+
+One call of `Averager.run` is one attempt. What goes wrong in it is a `Failed` value; the caller
+keeps the contribution and tries again with who is left, down to a group of one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from peer.errors import MisbehavedError, PeerError
+from peer.events import Message, PartRefused, RoundFailure
+from peer.swarm.wire import Body
+from peer.training.averages import AverageLog
+from peer.training.ballot import Ballot
+from peer.training.certificate import Base, Certificate, Vote
+from peer.training.contribution import Contribution
+from peer.training.exchange import Exchange, Part
+from peer.training.follow import Follow, Found
+from peer.training.group import Group, sign_ready
+from peer.training.matchmaking import Matchmaking
+from peer.training.muster import Muster
+from peer.training.reducer import check
+from peer.training.round import Committed, Failed, average_alone, refusal
+
+log = logging.getLogger(__name__)
+
+_USELESS_S = 10.0
+
+Hook = Callable[[str], None]
+"""Called when a round enters a phase; tests inject faults there."""
+
+
+class Averager:
+    """Averages contributions with the other peers of a run.
+
+    Args:
+        muster: Our standing and the others.
+        averages: Where certified averages are kept for others.
+        elements: Numbers in a contribution.
+        codec_name: How contributions and averages travel.
+        emit: Takes events.
+        hook: Told of each phase.
+    """
+
+    def __init__(
+        self,
+        muster: Muster,
+        averages: AverageLog,
+        elements: int,
+        codec_name: str,
+        emit: Callable[[Message], None],
+        hook: Hook = lambda phase: None,
+    ) -> None:
+        self._muster = muster
+        self._averages = averages
+        self._elements = elements
+        self._codec = codec_name
+        self._emit = emit
+        self._hook = hook
+        self._matchmaking = Matchmaking(muster)
+        self._exchange = Exchange(muster, elements, codec_name, self._note_refused)
+        self._ballot = Ballot(muster)
+        self._follow = Follow(muster, averages, elements, codec_name, self._open_round)
+        self._running: tuple[str, asyncio.Future[None]] | None = None
+        self._stage = RoundFailure.NO_GROUP
+        self._tried: Base | None = None
+        self._useless_until_s: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Take part in the others' rounds."""
+        for part in (self._matchmaking, self._exchange, self._ballot, self._follow):
+            await part.start()
+
+    async def run(self, base: Base, contribution: Contribution) -> Committed | Failed:
+        """Try once to average `contribution` on top of `base` with all who are there."""
+        problem = check(contribution.values, contribution.weight, self._elements)
+        if problem is not None:
+            return refusal(problem)
+        self._muster.is_ready()
+        # A certificate may be there already: always before a second vote, and where others are
+        # ahead.
+        whom = self._muster.live() if self._tried == base else self.ahead()
+        found = await self._search(base, whom)
+        if found is not None:
+            return self._committed(found.certificate, found.parts, {})
+        self._tried = base
+        try:
+            return await self._attempt(base, contribution)
+        except PeerError as error:
+            self._matchmaking.failed_under(self._matchmaking.leader)
+            stage = self._stage
+            if isinstance(error, MisbehavedError) and stage is RoundFailure.TRANSFER:
+                stage = RoundFailure.BAD_PART
+            return Failed(stage, str(error), keep=True)
+        finally:
+            self._close()
+
+    def ahead(self) -> set[str]:
+        """Return who claims to be ahead of us, but for those who just could not prove it."""
+        now_s = self._muster.now_s
+        late = {peer for peer, until_s in self._useless_until_s.items() if until_s > now_s}
+        return self._muster.ahead() - late
+
+    def forgive(self) -> None:
+        """Believe everybody again: we stand elsewhere now."""
+        self._useless_until_s.clear()
+
+    async def follow(self, base: Base) -> Committed | None:
+        """Return the next epoch that others certified on top of `base`, or None."""
+        found = await self._search(base, self.ahead())
+        return self._committed(found.certificate, found.parts, {}) if found else None
+
+    async def _search(self, base: Base, peers: set[str]) -> Found | None:
+        if not peers:
+            return None
+        ahead = self._muster.ahead()
+        found = await self._follow.ask(base, sorted(peers))
+        if found is None:
+            # They are on another branch, or lie: `peer.training.repair` finds out, not each round.
+            until_s = self._muster.now_s + _USELESS_S
+            self._useless_until_s |= dict.fromkeys(peers & ahead, until_s)
+        return found
+
+    async def _attempt(self, base: Base, contribution: Contribution) -> Committed | Failed:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        # Tells everybody that we are ready, and us where everybody is by now.
+        await self._muster.poll(self._muster.live())
+        fellows = self._muster.fellows(base)
+        if not fellows:
+            return self._alone(base, contribution)
+        self._enter(RoundFailure.NO_GROUP, "matchmaking")
+        group = await self._find_group(base, contribution, fellows)
+        if len(group.members) == 1:
+            return self._alone(base, contribution)
+        # From here on a certificate may come about: whoever asks for one waits until we know.
+        self._running = (base.state_root, loop.create_future())
+        matched_s = loop.time()
+        self._enter(RoundFailure.TRANSFER, "transfer")
+        parts = await self._exchange.run(group, contribution.values)
+        moved_s = loop.time()
+        self._enter(RoundFailure.NO_QUORUM, "vote")
+        vote = Vote(base, group.entries, tuple(part.digest for part in parts))
+        certificate = await self._ballot.collect(group, vote)
+        self._hook("certified")
+        seconds = {
+            "matchmaking": matched_s - started_s,
+            "transfer": moved_s - matched_s,
+            "certify": loop.time() - moved_s,
+        }
+        return self._committed(certificate, parts, seconds)
+
+    def _enter(self, stage: RoundFailure, phase: str) -> None:
+        self._stage = stage
+        self._hook(phase)
+
+    def _close(self) -> None:
+        if self._running is not None:
+            self._running[1].set_result(None)
+            self._running = None
+
+    async def _find_group(self, base: Base, contribution: Contribution, fellows: set[str]) -> Group:
+        muster = self._muster
+        ready = sign_ready(
+            muster.identity,
+            base,
+            contribution.contribution_id,
+            contribution.weight,
+            reduces=not muster.client,
+        )
+        return await self._matchmaking.find(ready, fellows, muster.shunned(base))
+
+    def _alone(self, base: Base, contribution: Contribution) -> Committed | Failed:
+        result = average_alone(self._muster.identity, self._codec, base, contribution)
+        if isinstance(result, Committed):
+            self._keep(result.certificate, result.parts)
+        return result
+
+    def _committed(
+        self, certificate: Certificate, parts: Sequence[Part], seconds: dict[str, float]
+    ) -> Committed:
+        self._keep(certificate, [part.data for part in parts])
+        average = np.empty(self._elements, np.float32)
+        at = 0
+        for part in parts:
+            average[at : at + len(part.values)] = part.values
+            at += len(part.values)
+        return Committed(
+            average=average,
+            certificate=certificate,
+            parts=tuple(part.data for part in parts),
+            seconds_by_phase=seconds,
+        )
+
+    def _keep(self, certificate: Certificate, parts: Sequence[Body]) -> None:
+        base = certificate.vote.base
+        self._averages.add(base.state_root, base.epoch, certificate.to_json(), parts)
+
+    def _open_round(self, base_root: str) -> "asyncio.Future[None] | None":
+        if self._running is not None and self._running[0] == base_root:
+            return asyncio.shield(self._running[1])
+        return None
+
+    def _note_refused(self, peer: str, reason: str) -> None:
+        self._muster.misbehaved(peer, reason)
+        self._emit(PartRefused(peer_id=peer, reason=reason))

@@ -1,0 +1,123 @@
+"""Getting to where the run is: epoch by epoch along our own root, or over to another state."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from peer.training.averaging import Averager
+from peer.training.certificate import Base
+from peer.training.history import History
+from peer.training.muster import Muster
+from peer.training.repair import Branch, Repair
+from peer.training.round import Committed, Replaced
+from peer.training.state import GlobalState
+
+log = logging.getLogger(__name__)
+
+REPLAYED_EPOCHS = 16
+"""Further behind than this, a snapshot is looked for before every epoch is replayed."""
+
+_CHECKED_S = 10.0
+"""A peer whose row was looked at and found no better is not suspected again for so long."""
+_NOT_OFFERED_S = 1.0
+"""When to look again for a state that nobody offers yet."""
+
+FetchState = Callable[[Mapping[str, int], int], Awaitable[tuple[GlobalState, str] | None]]
+"""Fetches the newest state whose root is among those given, beyond an epoch; and its root."""
+
+
+class CatchUp:
+    """Decides how a peer that is not where the others are gets there.
+
+    Args:
+        muster: Our standing and the others.
+        averager: Finds certified averages.
+        history: Our row of certificates.
+        fetch: Fetches a certified state.
+    """
+
+    def __init__(
+        self, muster: Muster, averager: Averager, history: History, fetch: FetchState
+    ) -> None:
+        self._muster = muster
+        self._averager = averager
+        self._history = history
+        self._repair = Repair(muster, history)
+        self._fetch = fetch
+        self._unsuspected_until_s: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Show others our row."""
+        await self._repair.start()
+
+    def suspects(self) -> set[str]:
+        """Return the peers that may be on another row, but for those looked at just now."""
+        now_s = self._muster.now_s
+        cleared = {p for p, until_s in self._unsuspected_until_s.items() if until_s > now_s}
+        return self._repair.suspects() - cleared
+
+    @property
+    def behind(self) -> bool:
+        """Whether `step` has something to find out."""
+        return bool(self._averager.ahead() or self.suspects())
+
+    async def step(self, base: Base) -> Committed | Replaced | None:
+        """Return the next epoch on top of `base`, or another state to go over to, or None."""
+        ahead = self._averager.ahead()
+        reports = (self._muster.roster.report(peer) for peer in ahead)
+        gap = max((r.epoch for r in reports if r), default=base.epoch) - base.epoch
+        if gap > REPLAYED_EPOCHS:
+            replaced = await self._go_over(base, ahead)
+            if replaced is not None:
+                return replaced
+        followed = await self._averager.follow(base) if ahead else None
+        return followed or await self._go_over(base, ahead | self.suspects())
+
+    async def _go_over(self, base: Base, peers: set[str]) -> Replaced | None:
+        suspects = peers & self.suspects()
+        branch, reason = await self._repair.best(sorted(suspects))
+        if branch is None:
+            log.debug("we stay: %s", reason)
+            self._clear(suspects, _CHECKED_S)
+            return None
+        floor = base.epoch if not branch.ours else -1
+        found = await self._fetch(branch.roots, floor)
+        if found is None:
+            log.info("%s, but nobody offers a state of it yet", reason)
+            self._clear(suspects, _NOT_OFFERED_S)
+            return None
+        self._unsuspected_until_s.clear()
+        self._averager.forgive()
+        state, root = found
+        me = self._muster.identity.peer_id
+        mine = [entry for c in branch.ours for entry in c.vote.entries if entry.peer_id == me]
+        self._adopt(branch, root)
+        witness = next(c for c in branch.row if c.vote.base.state_root == root)
+        return Replaced(
+            state=state,
+            state_root=root,
+            certificate=witness,
+            reason=reason,
+            lost_epochs=len(branch.ours),
+            lost_weight=sum(entry.weight for entry in mine),
+        )
+
+    def _clear(self, peers: set[str], seconds: float) -> None:
+        until_s = self._muster.now_s + seconds
+        self._unsuspected_until_s |= dict.fromkeys(peers, until_s)
+
+    def _adopt(self, branch: Branch, root: str) -> None:
+        """Make the branch, up to the state of that root, our own row."""
+        first = branch.row[0].vote.base.epoch
+        before = [c for c in self._history.row() if c.vote.base.epoch < first]
+        until = branch.roots[root]
+        self._history.replace([*before, *(c for c in branch.row if c.vote.base.epoch < until)])
+        witness = next(c for c in branch.row if c.vote.base.state_root == root)
+        self._muster.last_group = frozenset(witness.vote.group)
+
+    async def watch(self, note: Callable[[bool], None]) -> None:
+        """Tell `note` again and again whether we are behind, for ever."""
+        while True:
+            note(self.behind)
+            await self._muster.moved(0.25)
+            await asyncio.sleep(0)

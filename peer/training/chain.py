@@ -1,0 +1,104 @@
+"""Certificates in a row: which one may extend a root, and which of two rows is the run's. Pure.
+
+Fork choice counts, for each row since the common root, the tenured peers that signed on it last; a
+peer that went on elsewhere does not count for what it left. Then weight, then the lower root.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+
+from peer.training.certificate import Base, Certificate, problem
+
+
+class Fork(StrEnum):
+    """What to do about another row of certificates."""
+
+    STAY = "stay"
+    SWITCH = "switch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a chain did since the common root.
+
+    Attributes:
+        last_signed: The newest epoch that each peer signed in it, by peer id.
+        weight: Loss terms that it averaged.
+        root: The state root that its newest certificate extends.
+    """
+
+    last_signed: dict[str, int]
+    weight: int
+    root: str
+
+    @classmethod
+    def of(cls, certificates: Sequence[Certificate]) -> "Row":
+        """Return what `certificates`, oldest first, did; an empty row is a peer that stood still."""
+        last: dict[str, int] = {}
+        for certificate in certificates:
+            for signer in certificate.signers & set(certificate.vote.group):
+                last[signer] = certificate.vote.base.epoch
+        weight = sum(certificate.vote.weight for certificate in certificates)
+        root = certificates[-1].vote.base.state_root if certificates else ""
+        return cls(last, weight, root)
+
+
+def choose(ours: Row, theirs: Row, tenured: Collection[str]) -> tuple[Fork, str]:
+    """Return which of two rows from one common root to be on, and why.
+
+    Args:
+        ours: What we did since the common root.
+        theirs: What the others did.
+        tenured: Peers that signed before the common root; empty where there is no such past, and
+            then everybody counts.
+    """
+
+    def signers(row: Row, other: Row) -> int:
+        return sum(
+            epoch > other.last_signed.get(peer, -1)
+            for peer, epoch in row.last_signed.items()
+            if not tenured or peer in tenured
+        )
+
+    mine, yours = signers(ours, theirs), signers(theirs, ours)
+    if mine != yours:
+        decision = Fork.SWITCH if yours > mine else Fork.STAY
+        return decision, f"{yours} peers went on there, {mine} here"
+    if ours.weight != theirs.weight:
+        decision = Fork.SWITCH if theirs.weight > ours.weight else Fork.STAY
+        return decision, f"{theirs.weight} loss terms went in there, {ours.weight} here"
+    decision = Fork.SWITCH if theirs.root < ours.root else Fork.STAY
+    return decision, "all else is equal, and the lower root counts"
+
+
+def objection(
+    certificate: Certificate, base: Base, me: str, last_group: Collection[str]
+) -> str | None:
+    """Return why a peer at `base` must not advance by `certificate`, or None if it may.
+
+    Args:
+        certificate: What somebody offers.
+        base: Where the peer stands.
+        me: Its id.
+        last_group: The group of the certificate that led to `base`; empty at a run's beginning.
+    """
+    if (wrong := problem(certificate)) is not None:
+        return wrong
+    if certificate.vote.base != base:
+        return "it extends another state"
+    signers = certificate.signers
+    if me in certificate.vote.group or not last_group:
+        return None
+    if 2 * len(signers & set(last_group)) < len(signers):
+        return "less than half of its signers are of our last group"
+    return None
+
+
+def row_problem(certificates: Sequence[Certificate]) -> str | None:
+    """Return why `certificates`, oldest first, are no row, or None."""
+    epochs = [certificate.vote.base.epoch for certificate in certificates]
+    if any(later != earlier + 1 for earlier, later in itertools.pairwise(epochs)):
+        return "the epochs do not follow each other"
+    return next((wrong for c in certificates if (wrong := problem(c)) is not None), None)

@@ -1,0 +1,373 @@
+"""The transfer of a round: slices to the reducers, one encoded average of each part back.
+
+Every member sends each reducer its slice of the contribution. The reducer waits for all of them,
+checks each, averages, encodes the average once, and sends everybody the same bytes. A slice that
+fails a check is left out and its sender named in the digest; a member that is gone or stalls fails
+the round, because a part of its contribution may be in the other parts already.
+"""
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from peer.errors import DeclinedError, MisbehavedError, PeerError, StalledError, UnreachableError
+from peer.swarm.wire import Body, Channel
+from peer.training import codec
+from peer.training.certificate import PartDigest, parse_part, sign_part
+from peer.training.group import Group
+from peer.training.matchmaking import BEAT_S, beating
+from peer.training.muster import Muster
+from peer.training.reducer import reduce, square_sum
+from peer.training.state import Flat
+
+log = logging.getLogger(__name__)
+
+FRAME_BYTES = 256 << 10
+"""Small enough that a slow line brings one within the deadline of a frame."""
+
+_SLOWEST_BYTES_PER_S = 125_000
+_INLINE_ELEMENTS = 1 << 18
+_SUM_TOLERANCE = 1e-6
+_KEPT_REDUCTIONS = 4
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An averaged part.
+
+    Attributes:
+        digest: What its reducer signed.
+        data: The encoded bytes.
+        values: What they decode to, fp32 [digest.elements].
+    """
+
+    digest: PartDigest
+    data: Body
+    values: Flat
+
+
+class _Reduction:
+    """One part of one round, at its reducer."""
+
+    def __init__(self, group: Group, elements: int) -> None:
+        self.group = group
+        self.elements = elements
+        self.slices: dict[str, Flat] = {}
+        self.refused: dict[str, str] = {}
+        self.streams: set[str] = set()
+        self.complete = asyncio.Event()
+        self.part: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+
+    @property
+    def missing(self) -> set[str]:
+        """Members whose slice is not there yet."""
+        return set(self.group.members) - set(self.slices) - set(self.refused)
+
+    def take(self, peer: str, values: Flat) -> None:
+        self.slices[peer] = values
+        self._look()
+
+    def refuse(self, peer: str, reason: str) -> None:
+        self.slices.pop(peer, None)
+        self.refused[peer] = reason
+        self._look()
+
+    def fail(self, reason: str) -> None:
+        if not self.part.done():
+            self.part.set_exception(DeclinedError(reason))
+            self.part.exception()  # seen, also if nobody waits for it any more
+
+    def _look(self) -> None:
+        if not self.missing:
+            self.complete.set()
+
+
+class Exchange:
+    """Moves contributions and averages between the members of a group.
+
+    Args:
+        muster: Our standing and the others.
+        elements: Numbers in a contribution.
+        codec_name: How they travel.
+        on_refused: Told of a slice that failed a check: peer, reason.
+    """
+
+    def __init__(
+        self,
+        muster: Muster,
+        elements: int,
+        codec_name: str,
+        on_refused: Callable[[str, str], None],
+    ) -> None:
+        self._muster = muster
+        self._elements = elements
+        self._codec = codec_name
+        self._on_refused = on_refused
+        self._reductions: dict[str, _Reduction] = {}
+        self._begun = asyncio.Event()
+
+    async def start(self) -> None:
+        """Let members bring their slices."""
+        await self._muster.serve("part", self._serve_part)
+
+    async def run(self, group: Group, values: Flat) -> list[Part]:
+        """Bring our slices of `values` fp32 [elements], and return all averaged parts.
+
+        Raises:
+            PeerError: A part could not be had; the words say whose.
+        """
+        me = self._muster.identity.peer_id
+        parts = group.parts(self._elements)
+        timeout_s = self.timeout_s
+        mine = next((place for peer, place in parts if peer == me), None)
+        reduction = self._begin(group, mine) if mine is not None else None
+        try:
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+                trades = []
+                for reducer, place in parts:
+                    if reducer == me:
+                        assert reduction is not None
+                        reduction.take(me, values[place])
+                        trades.append(tasks.create_task(self._reduce(reduction)))
+                    else:
+                        trade = self._trade(group, reducer, values[place])
+                        trades.append(tasks.create_task(trade))
+            return [trade.result() for trade in trades]
+        except TimeoutError as error:
+            raise UnreachableError(f"the transfer took over {timeout_s:.0f} s") from error
+        except ExceptionGroup as errors:
+            raise _first(errors) from errors
+        finally:
+            if reduction is not None:
+                # Those who are late with their slice are told, not left waiting.
+                reduction.fail("the round failed before your part was reduced")
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a transfer may take."""
+        slowest_s = codec.encoded_bytes(self._elements, self._codec) / _SLOWEST_BYTES_PER_S
+        return self._muster.limits.part_timeout_s + slowest_s
+
+    # ---- as a member
+
+    async def _trade(self, group: Group, reducer: str, values: Flat) -> Part:
+        """Send `reducer` our slice and return the average of its part, verified."""
+        channel = await self._muster.open(reducer, "part")
+        try:
+            data = await offload(len(values), codec.encode, values, self._codec)
+            await channel.send({"group": group.group_id, "bytes": len(data)})
+            await self._send_body(channel, data)
+            header = await self._after_beats(channel)
+            size = codec.encoded_bytes(len(values), self._codec)
+            average = await receive_body(channel, size, self._muster.limits.frame_timeout_s)
+            digest = parse_part(header.get("digest"))
+            decoded = await offload(
+                len(values), check_part, digest, average, len(values), group.group_id, self._codec
+            )
+            if digest.reducer != reducer:
+                raise MisbehavedError(f"{reducer} sends another's part")
+        except MisbehavedError as error:
+            self._muster.misbehaved(reducer, str(error))
+            raise
+        except PeerError as error:
+            raise type(error)(f"the part of {reducer}: {error}") from error
+        finally:
+            channel.close()
+        return Part(digest, average, decoded)
+
+    async def _send_body(self, channel: Channel, data: Body) -> None:
+        await send_body(channel, data, self._muster.limits.frame_timeout_s)
+
+    async def _after_beats(self, channel: Channel) -> dict[str, object]:
+        """Return the header of the next frame that is more than a sign of life."""
+        while True:
+            frame = await timely(channel.receive(), self._muster.limits.frame_timeout_s)
+            if "wait" not in frame.header:
+                return dict(frame.header)
+
+    # ---- as a reducer
+
+    def _begin(self, group: Group, place: slice) -> _Reduction:
+        reduction = _Reduction(group, place.stop - place.start)
+        while len(self._reductions) >= _KEPT_REDUCTIONS:
+            self._reductions.pop(next(iter(self._reductions)))
+        self._reductions[group.group_id] = reduction
+        self._begun.set()
+        self._begun = asyncio.Event()
+        return reduction
+
+    async def _reduce(self, reduction: _Reduction) -> Part:
+        """Wait for all slices, then average them; whoever is gone or silent fails the part."""
+        while not reduction.complete.is_set():
+            try:
+                async with asyncio.timeout(BEAT_S):
+                    await reduction.complete.wait()
+            except TimeoutError:
+                silent = reduction.missing - reduction.streams
+                if gone := silent - await self._muster.poll(silent):
+                    reduction.fail(f"{min(gone)} cannot be reached")
+            if reduction.part.done():
+                return reduction.part.result()
+        group = reduction.group
+        reduced = await offload(
+            reduction.elements * len(reduction.slices),
+            reduce,
+            reduction.slices,
+            group.weights,
+            reduction.elements,
+        )
+        for peer, reason in reduced.refused.items():
+            reduction.refuse(peer, reason)
+        for peer, reason in reduction.refused.items():
+            self._on_refused(peer, reason)
+        if reduced.mean is None:
+            raise MisbehavedError("no slice of our part could be used")
+        part = await offload(reduction.elements, self._encode, reduction, reduced.mean)
+        if not reduction.part.done():
+            reduction.part.set_result(part)
+        return part
+
+    def _encode(self, reduction: _Reduction, mean: Flat) -> Part:
+        data = codec.encode(mean, self._codec)
+        decoded = codec.decode(data, reduction.elements, self._codec)
+        digest = sign_part(
+            self._muster.identity,
+            reduction.group.group_id,
+            data,
+            reduction.elements,
+            square_sum(decoded),
+            reduction.refused,
+        )
+        return Part(digest, data, decoded)
+
+    async def _serve_part(self, channel: Channel) -> None:
+        limits = self._muster.limits
+        header = (await timely(channel.receive(), limits.frame_timeout_s)).header
+        reduction = await self._reduction(str(header.get("group"))[:100])
+        peer = channel.remote
+        if peer not in reduction.group.members or peer in reduction.streams:
+            raise MisbehavedError(f"{peer} brings a slice that nobody waits for")
+        reduction.streams.add(peer)
+        size = codec.encoded_bytes(reduction.elements, self._codec)
+        if header.get("bytes") != size:
+            reduction.refuse(peer, f"wrong shape: {header.get('bytes')!r:.40} bytes for {size}")
+            raise MisbehavedError("your slice has the wrong shape")
+        try:
+            data = await receive_body(channel, size, limits.frame_timeout_s)
+        except UnreachableError as error:
+            reduction.fail(f"no slice from {peer}: {error}")
+            # A stream that ended is a peer that died, or whose round failed elsewhere.
+            if isinstance(error, StalledError) and await self._muster.poll([peer]):
+                self._muster.misbehaved(peer, f"its slice did not come: {error}")
+            raise
+        try:
+            values = await offload(
+                reduction.elements, codec.decode, data, reduction.elements, self._codec
+            )
+            reduction.take(peer, values)
+        except ValueError as error:
+            reduction.refuse(peer, f"not finite: {error}")
+        async with asyncio.timeout(self.timeout_s):
+            part = await beating(channel, reduction.part)
+            await channel.send({"digest": dataclasses.asdict(part.digest)})
+            await self._send_body(channel, part.data)
+
+    async def _reduction(self, group_id: str) -> _Reduction:
+        """Return the reduction of a group, waiting for it if its member is faster than we are."""
+        deadline_s = asyncio.get_running_loop().time() + self._muster.limits.frame_timeout_s
+        while group_id not in self._reductions:
+            begun = self._begun
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await begun.wait()
+            except TimeoutError as error:
+                raise DeclinedError("we are in no such group") from error
+        return self._reductions[group_id]
+
+
+def check_part(digest: PartDigest, data: Body, elements: int, group: str, codec_name: str) -> Flat:
+    """Return the decoded average fp32 [elements] of a part that is all that its reducer signed.
+
+    Raises:
+        MisbehavedError: It is not.
+    """
+    if digest.elements != elements or digest.digest != hashlib.sha256(data).hexdigest():
+        raise MisbehavedError(f"the part of {digest.reducer} is not what it signed")
+    if (wrong := digest.problem(group)) is not None:
+        raise MisbehavedError(wrong)
+    try:
+        values = codec.decode(data, elements, codec_name)
+    except ValueError as error:
+        raise MisbehavedError(f"the part of {digest.reducer} cannot be decoded: {error}") from error
+    measured = square_sum(values)
+    if not np.isfinite(measured):
+        raise MisbehavedError(f"the part of {digest.reducer} is not finite")
+    if abs(measured - digest.square_sum) > _SUM_TOLERANCE * max(measured, 1e-300):
+        raise MisbehavedError(f"the norm that {digest.reducer} signed is not its part's")
+    return values
+
+
+async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> None:
+    """Send `data` in frames, each within its deadline.
+
+    Raises:
+        UnreachableError: The stream broke, or the other end takes nothing.
+    """
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), FRAME_BYTES):
+        await timely(channel.send({}, view[start : start + FRAME_BYTES]), frame_timeout_s)
+
+
+async def receive_body(channel: Channel, size: int, frame_timeout_s: float) -> bytearray:
+    """Return the `size` bytes that arrive in frames, each within its deadline.
+
+    Raises:
+        UnreachableError: The stream broke or stalls.
+        MisbehavedError: More came than agreed, or an empty frame.
+    """
+    data = bytearray(size)
+    at = 0
+    # As a whole, too: a byte in each frame would otherwise keep everybody waiting.
+    deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + size / _SLOWEST_BYTES_PER_S
+    while at < size:
+        wanted = min(FRAME_BYTES, size - at)
+        left_s = deadline_s - asyncio.get_running_loop().time()
+        body = (await timely(channel.receive(wanted), min(frame_timeout_s, left_s))).body
+        if not body:
+            raise MisbehavedError(f"{channel.remote} sends frames without bytes")
+        data[at : at + len(body)] = body
+        at += len(body)
+    return data
+
+
+async def timely(step: Awaitable[_Result], timeout_s: float) -> _Result:
+    """Await `step`; StalledError if it takes longer than `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await step
+    except TimeoutError as error:
+        raise StalledError(f"nothing moved for {timeout_s:.0f} s") from error
+
+
+async def offload(elements: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Run `function`, in a thread where its work on `elements` numbers would block the others."""
+    if elements <= _INLINE_ELEMENTS:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
+
+
+def _first(errors: ExceptionGroup) -> Exception:
+    """Return the error that a round is to fail with: a peer's fault before anything else."""
+    for error in errors.exceptions:
+        if isinstance(error, ExceptionGroup):
+            return _first(error)
+        if not isinstance(error, PeerError):
+            return error
+    return errors.exceptions[0]

@@ -1,0 +1,148 @@
+"""Certified averages from others: whoever has none of its own asks before it votes again."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Collection
+
+from peer.errors import MisbehavedError, PeerError
+from peer.swarm.wire import Channel
+from peer.training import codec
+from peer.training.averages import AverageLog
+from peer.training.certificate import Base, Certificate
+from peer.training.chain import objection
+from peer.training.exchange import Part, check_part, offload, receive_body, send_body, timely
+from peer.training.matchmaking import beating
+from peer.training.muster import Muster
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A certified average that extends our root, and the peer that gave it."""
+
+    certificate: Certificate
+    parts: tuple[Part, ...]
+    donor: str
+
+
+class Follow:
+    """Serves our certified averages, and asks others for theirs.
+
+    Args:
+        muster: Our standing and the others.
+        averages: Ours.
+        elements: Numbers in an average.
+        codec_name: How it is encoded.
+        open_round: Returns what resolves when our round on a base is over; None if there is none.
+    """
+
+    def __init__(
+        self,
+        muster: Muster,
+        averages: AverageLog,
+        elements: int,
+        codec_name: str,
+        open_round: Callable[[str], "asyncio.Future[None] | None"],
+    ) -> None:
+        self._muster = muster
+        self._averages = averages
+        self._elements = elements
+        self._codec = codec_name
+        self._open_round = open_round
+
+    async def start(self) -> None:
+        """Answer those who ask."""
+        await self._muster.serve("certificate", self._serve_certificate)
+        await self._muster.serve("average", self._serve_average)
+
+    async def ask(self, base: Base, peers: Collection[str]) -> Found | None:
+        """Return a certified average on `base` that one of `peers` has and that we may take.
+
+        A peer whose own round on `base` is still open answers when it is over. One that cannot be
+        reached is noted as such.
+        """
+        answers = await asyncio.gather(*(self._ask(peer, base) for peer in peers))
+        offers = [(c, p) for p, c in zip(peers, answers, strict=True) if c is not None]
+        # Where a partition made two of them, everybody who sees both takes the same one.
+        offers.sort(key=lambda o: (-len(o[0].signers), -o[0].vote.weight, o[0].vote.vote_id))
+        for certificate, peer in offers:
+            try:
+                return Found(certificate, await self._fetch(peer, certificate), peer)
+            except PeerError as error:
+                log.info("no average from %s: %s", peer, error)
+        return None
+
+    async def _ask(self, peer: str, base: Base) -> Certificate | None:
+        muster = self._muster
+        try:
+            channel = await muster.open(peer, "certificate")
+            try:
+                await channel.send({"base_root": base.state_root})
+                header: dict[str, object] = {"wait": True}
+                while "wait" in header:
+                    frame = await timely(channel.receive(), muster.limits.call_timeout_s)
+                    header = dict(frame.header)
+            finally:
+                channel.close()
+        except PeerError as error:
+            muster.roster.failed(peer, str(error), muster.now_s)
+            return None
+        text = header.get("certificate")
+        if text is None:
+            return None
+        try:
+            certificate = Certificate.from_json(str(text))
+        except ValueError:
+            muster.misbehaved(peer, "a certificate that makes no sense")
+            return None
+        wrong = objection(certificate, base, muster.identity.peer_id, muster.last_group)
+        if wrong is not None:
+            log.info("the certificate of %s is not for us: %s", peer, wrong)
+            return None
+        return certificate
+
+    async def _fetch(self, peer: str, certificate: Certificate) -> tuple[Part, ...]:
+        vote, muster = certificate.vote, self._muster
+        if sum(part.elements for part in vote.parts) != self._elements:
+            raise MisbehavedError("a certificate of another model")
+        channel = await muster.open(peer, "average")
+        parts = []
+        try:
+            await channel.send({"base_root": vote.base.state_root, "vote_id": vote.vote_id})
+            group = vote.group_id
+            for digest in vote.parts:
+                size = codec.encoded_bytes(digest.elements, self._codec)
+                data = await receive_body(channel, size, muster.limits.frame_timeout_s)
+                values = await offload(
+                    digest.elements, check_part, digest, data, digest.elements, group, self._codec
+                )
+                parts.append(Part(digest, data, values))
+        except MisbehavedError as error:
+            muster.misbehaved(peer, str(error))
+            raise
+        finally:
+            channel.close()
+        return tuple(parts)
+
+    async def _serve_certificate(self, channel: Channel) -> None:
+        limits = self._muster.limits
+        header = (await timely(channel.receive(), limits.call_timeout_s)).header
+        base_root = str(header.get("base_root"))[:64]
+        running = self._open_round(base_root)
+        if running is not None:
+            await beating(channel, running)
+        await channel.send({"certificate": self._averages.certificate(base_root)})
+
+    async def _serve_average(self, channel: Channel) -> None:
+        limits = self._muster.limits
+        header = (await timely(channel.receive(), limits.call_timeout_s)).header
+        kept = self._averages.get(str(header.get("base_root"))[:64])
+        if kept is None or Certificate.from_json(kept.certificate).vote.vote_id != header.get(
+            "vote_id"
+        ):
+            await channel.send({"error": "that average is not kept here any more"})
+            return
+        for part in kept.parts:
+            await send_body(channel, part, limits.frame_timeout_s)

@@ -1,0 +1,192 @@
+"""Who averages with whom: the signed word of being ready, the leader's order, the proposal.
+
+A leader is nobody's master: it only says when the group is closed. Whoever it leaves out or cheats
+finds the average elsewhere, or a round fails and another peer leads. Pure.
+"""
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from peer.errors import MisbehavedError
+from peer.identity import Identity, peer_id_of, verify
+from peer.run.canonical import canonical
+from peer.training.certificate import MAX_GROUP, Base, Entry, group_id
+
+_PREFIX = b"ctpeer ready\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A peer's signed word that it brings a contribution to a round on top of `base`.
+
+    Attributes:
+        base: The state that the contribution was made on.
+        contribution_id: Which contribution.
+        weight: Loss terms behind it.
+        reduces: Whether others can reach the peer, so that it can reduce a part.
+        public_key: The peer's, base64 of libp2p's protobuf.
+        signature: Over all this, base64.
+    """
+
+    base: Base
+    contribution_id: str
+    weight: int
+    reduces: bool
+    public_key: str
+    signature: str
+
+    @property
+    def peer_id(self) -> str:
+        """Whose word it is."""
+        return peer_id_of(base64.b64decode(self.public_key))
+
+    @property
+    def entry(self) -> Entry:
+        """The contribution as votes name it."""
+        return Entry(self.peer_id, self.contribution_id, self.weight)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this as JSON has it."""
+        return dataclasses.asdict(self)
+
+
+_READY = TypeAdapter(Ready)
+
+
+def sign_ready(
+    identity: Identity, base: Base, contribution_id: str, weight: int, *, reduces: bool
+) -> Ready:
+    """Return the word of `identity` that it is ready."""
+    key = base64.b64encode(identity.public_key).decode()
+    draft = Ready(base, contribution_id, weight, reduces, key, "")
+    signature = base64.b64encode(identity.sign(_statement(draft))).decode()
+    return dataclasses.replace(draft, signature=signature)
+
+
+def parse_ready(body: object, max_weight: int) -> Ready:
+    """Return the signed word in `body`, verified.
+
+    Raises:
+        MisbehavedError: It is not one, the signature is not good, or the weight is no weight.
+    """
+    try:
+        ready = _READY.validate_python(body, strict=False)
+        key = base64.b64decode(ready.public_key, validate=True)
+        signature = base64.b64decode(ready.signature, validate=True)
+    except (ValidationError, ValueError) as error:
+        raise MisbehavedError("a word of being ready makes no sense") from error
+    if not 0 < ready.weight <= max_weight:
+        raise MisbehavedError(f"a weight of {ready.weight} where {max_weight} is the most")
+    if not verify(key, signature, _statement(ready)):
+        raise MisbehavedError("a word of being ready is not signed by its peer")
+    return ready
+
+
+def leaders(base: Base, peers: Iterable[str], failures: Mapping[str, int]) -> list[str]:
+    """Return `peers` in the order in which they lead a round on `base`.
+
+    Args:
+        base: Draws the order, so that everybody leads now and then.
+        peers: Candidates, ourselves among them.
+        failures: How many rounds on `base` failed under a leader; those who failed come last.
+    """
+
+    def rank(peer: str) -> tuple[int, bytes]:
+        draw = hashlib.sha256(f"{base.state_root}\n{base.generation}\n{peer}".encode()).digest()
+        return failures.get(peer, 0), draw
+
+    return sorted(peers, key=rank)
+
+
+def settle(peers: Collection[str], unreachable: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the peers that can all reach each other, dropping as few as this can see.
+
+    Args:
+        peers: Who wants to be in the group.
+        unreachable: By peer, whom it said that it cannot reach.
+    """
+    left = set(peers)
+    while True:
+        pairs = [(a, b) for a in left for b in set(unreachable.get(a, ())) & left if a != b]
+        if not pairs:
+            return left
+        trouble: dict[str, int] = {}
+        for accuser, accused in pairs:
+            trouble[accuser] = trouble.get(accuser, 0) + 1
+            # One word against another: the one who is spoken of goes, unless many say it of him.
+            trouble[accused] = trouble.get(accused, 0) + 1
+        accused = {b for _, b in pairs}
+        left.discard(max(trouble, key=lambda peer: (trouble[peer], peer in accused, peer)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A closed group.
+
+    Attributes:
+        base: What it averages on.
+        members: The signed words, by peer id.
+        reducers: Who reduces the parts, in their order.
+    """
+
+    base: Base
+    members: Mapping[str, Ready]
+    reducers: tuple[str, ...]
+
+    @classmethod
+    def close(cls, base: Base, words: Iterable[Ready]) -> "Group":
+        """Return the group of `words`, which lie on `base` and are of distinct peers."""
+        members = dict(sorted((ready.peer_id, ready) for ready in words))
+        reachable = tuple(peer for peer, ready in members.items() if ready.reduces)
+        return cls(base, members, reachable or tuple(members))
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The contributions as votes name them."""
+        return tuple(ready.entry for ready in self.members.values())
+
+    @property
+    def group_id(self) -> str:
+        """The group's name."""
+        return group_id(self.base, self.entries)
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Loss terms by peer id."""
+        return {peer: ready.weight for peer, ready in self.members.items()}
+
+    def parts(self, elements: int) -> list[tuple[str, slice]]:
+        """Return who reduces which part of `elements` numbers."""
+        count = len(self.reducers)
+        cuts = [elements * i // count for i in range(count + 1)]
+        return [(peer, slice(cuts[i], cuts[i + 1])) for i, peer in enumerate(self.reducers)]
+
+
+def check_proposal(body: object, mine: Ready, max_weight: int) -> Group:
+    """Return the group that a leader proposes.
+
+    Raises:
+        MisbehavedError: It is not a group on our base with us in it.
+    """
+    if not isinstance(body, Sequence) or isinstance(body, str) or not 0 < len(body) <= MAX_GROUP:
+        raise MisbehavedError("a leader's proposal is no list of members")
+    words = [parse_ready(item, max_weight) for item in body]
+    if any(ready.base != mine.base for ready in words):
+        raise MisbehavedError("a leader mixes peers of different states")
+    group = Group.close(mine.base, words)
+    if len(group.members) != len(words):
+        raise MisbehavedError("a leader names a peer twice")
+    if group.members.get(mine.peer_id) != mine:
+        raise MisbehavedError("a leader leaves out whom it answers")
+    return group
+
+
+def _statement(ready: Ready) -> bytes:
+    body = dataclasses.asdict(ready)
+    del body["signature"]
+    return _PREFIX + canonical(body)

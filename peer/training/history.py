@@ -1,0 +1,62 @@
+"""The certificates that led this peer to where it stands: its own row, newest last."""
+
+import threading
+from collections.abc import Sequence
+
+from peer.training.certificate import Certificate
+
+KEPT = 4096
+
+
+class History:
+    """A bounded row of certificates; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._row: list[Certificate] = []
+        self._roots: dict[int, str] = {}
+
+    def append(self, certificate: Certificate) -> None:
+        """Add the certificate that led to the next epoch; what it replaces is forgotten."""
+        base = certificate.vote.base
+        with self._lock:
+            if self._row and self._row[-1].vote.base.epoch == base.epoch - 1:
+                self._row.append(certificate)
+                self._roots[base.epoch] = base.state_root
+                if len(self._row) > KEPT:
+                    self._roots.pop(self._row.pop(0).vote.base.epoch)
+                return
+            kept = [c for c in self._row if c.vote.base.epoch < base.epoch]
+            joined = kept and kept[-1].vote.base.epoch == base.epoch - 1
+            self._take([*kept, certificate] if joined else [certificate])
+
+    def replace(self, row: Sequence[Certificate]) -> None:
+        """Take over another row, oldest first."""
+        with self._lock:
+            self._take(row[-KEPT:])
+
+    def row(self) -> list[Certificate]:
+        """Return the whole row, oldest first."""
+        with self._lock:
+            return list(self._row)
+
+    def root_at(self, epoch: int) -> str | None:
+        """Return our state root at `epoch`, if it is still remembered."""
+        with self._lock:
+            return self._roots.get(epoch)
+
+    def since(self, epoch: int) -> list[Certificate]:
+        """Return the certificates on states from `epoch` on, oldest first."""
+        return [c for c in self.row() if c.vote.base.epoch >= epoch]
+
+    def tenure(self) -> dict[str, int]:
+        """Return how many of these certificates each peer signed."""
+        counts: dict[str, int] = {}
+        for certificate in self.row():
+            for signer in certificate.signers:
+                counts[signer] = counts.get(signer, 0) + 1
+        return counts
+
+    def _take(self, row: Sequence[Certificate]) -> None:
+        self._row = list(row)
+        self._roots = {c.vote.base.epoch: c.vote.base.state_root for c in row}

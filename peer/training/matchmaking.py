@@ -1,0 +1,271 @@
+"""How the ready peers agree on a group: one of them leads, and closes it when all are in."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from typing import TypeVar
+
+from peer.errors import DeclinedError, MisbehavedError, UnreachableError
+from peer.swarm.wire import Channel
+from peer.training.certificate import Base
+from peer.training.group import Group, Ready, check_proposal, leaders, parse_ready, settle
+from peer.training.muster import Muster
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+"""How often whoever keeps another waiting gives a sign of life."""
+
+_LOOK_S = 0.25
+_HOLD_S = 10.0
+"""How long a peer that asks too early, or while we catch up, is kept waiting for us."""
+_MAX_NAMED = 64
+
+_Result = TypeVar("_Result")
+
+
+class _Gathering:
+    """A group that we lead, while it is open."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self.words: dict[str, Ready] = {}
+        self.unreachable: dict[str, frozenset[str]] = {}
+        self.joined = asyncio.Event()
+        self.group: asyncio.Future[Group | None] = asyncio.get_running_loop().create_future()
+
+    def add(self, ready: Ready, unreachable: Iterable[str]) -> None:
+        self.words[ready.peer_id] = ready
+        self.unreachable[ready.peer_id] = frozenset(unreachable)
+        self.joined.set()
+
+
+class Matchmaking:
+    """Finds the group of a round.
+
+    Args:
+        muster: Our standing and the others.
+    """
+
+    def __init__(self, muster: Muster) -> None:
+        self._muster = muster
+        self._base: Base | None = None
+        self._leader: str | None = None
+        self._gathering: _Gathering | None = None
+        self._following: str | None = None
+        self._failures: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Let others join groups that we lead."""
+        await self._muster.serve("join", self._serve_join)
+
+    def failed_under(self, leader: str | None) -> None:
+        """Note that a round under `leader` failed: another peer leads the next one."""
+        if leader is not None:
+            self._failures[leader] = self._failures.get(leader, 0) + 1
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, or led, the present group."""
+        return self._leader
+
+    async def find(self, ready: Ready, fellows: set[str], unreachable: set[str]) -> Group:
+        """Return the group in which `ready` is brought, as its leader closed it.
+
+        Args:
+            ready: Our word.
+            fellows: Whom we know that may be in it.
+            unreachable: Whom we know that we cannot work with.
+
+        Raises:
+            PeerError: No leader let us in.
+        """
+        if self._base != ready.base:
+            self._base, self._failures = ready.base, {}
+        me = self._muster.identity.peer_id
+        candidates = leaders(ready.base, {me, *fellows}, self._failures)
+        hops = 0
+        try:
+            while True:
+                self._leader = candidates[0]
+                if candidates[0] == me:
+                    self._following = None
+                    return await self._lead(ready, unreachable)
+                self._following = candidates[0]
+                self._muster.announce()
+                try:
+                    answer = await self._join(candidates[0], ready, unreachable)
+                except UnreachableError as error:
+                    self._muster.roster.failed(candidates[0], str(error), self._muster.now_s)
+                    self.failed_under(candidates.pop(0))
+                    continue
+                if isinstance(answer, Group):
+                    return answer
+                hops += 1
+                if hops > len(fellows) + 1:
+                    raise DeclinedError("every leader names another one")
+                if answer is None:
+                    candidates.pop(0)
+                    continue
+                if answer in candidates:
+                    candidates.remove(answer)
+                candidates.insert(0, answer)
+        finally:
+            self._end()
+
+    # ---- following
+
+    async def _join(self, leader: str, ready: Ready, unreachable: set[str]) -> Group | str | None:
+        """Ask `leader` in; return the group, whom it names as the leader, or None: it is elsewhere.
+
+        Raises:
+            DeclinedError: The round goes on without us, or is over: its certificate is to be had.
+            UnreachableError: There is no leader.
+        """
+        limits = self._muster.limits
+        channel = await self._muster.open(leader, "join")
+        try:
+            async with asyncio.timeout(limits.matchmaking_timeout_s + _HOLD_S):
+                await channel.send({"ready": ready.to_json(), "unreachable": sorted(unreachable)})
+                while True:
+                    async with asyncio.timeout(limits.call_timeout_s):
+                        header = (await channel.receive()).header
+                    if "group" in header:
+                        return self._check(leader, header["group"], ready)
+                    if "ask" in header:
+                        return str(header["ask"])[:100]
+                    if "elsewhere" in header:
+                        return None
+        except TimeoutError as error:
+            raise UnreachableError(f"the leader {leader} keeps us waiting too long") from error
+        finally:
+            channel.close()
+
+    def _check(self, leader: str, proposal: object, ready: Ready) -> Group:
+        try:
+            return check_proposal(proposal, ready, self._muster.limits.max_weight)
+        except MisbehavedError as error:
+            self._muster.misbehaved(leader, str(error))
+            raise
+
+    # ---- leading
+
+    async def _lead(self, ready: Ready, unreachable: set[str]) -> Group:
+        """Gather all live peers at our base, and close the group."""
+        muster, limits = self._muster, self._muster.limits
+        gathering = self._open(ready.base)
+        gathering.add(ready, unreachable)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + limits.matchmaking_timeout_s
+        polled_s = loop.time()
+        while missing := muster.fellows(ready.base) - set(gathering.words):
+            if loop.time() > deadline_s:
+                break
+            gathering.joined.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await gathering.joined.wait()
+            if loop.time() - polled_s > BEAT_S:
+                await muster.poll(missing)
+                polled_s = loop.time()
+        kept = settle(gathering.words, gathering.unreachable)
+        kept.add(ready.peer_id)
+        group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
+        gathering.group.set_result(group)
+        return group
+
+    def _open(self, base: Base) -> _Gathering:
+        if self._gathering is None or self._gathering.base != base or self._gathering.group.done():
+            self._gathering = _Gathering(base)
+            self._muster.announce()
+        return self._gathering
+
+    def _end(self) -> None:
+        gathering, self._gathering = self._gathering, None
+        self._following = None
+        if gathering is not None and not gathering.group.done():
+            gathering.group.set_result(None)
+        self._muster.announce()
+
+    async def _serve_join(self, channel: Channel) -> None:
+        muster = self._muster
+        async with asyncio.timeout(muster.limits.call_timeout_s):
+            header = (await channel.receive()).header
+        ready = parse_ready(header.get("ready"), muster.limits.max_weight)
+        if ready.peer_id != channel.remote:
+            raise MisbehavedError(f"{channel.remote} brings another's word")
+        if channel.remote not in muster.live():
+            muster.roster.learn(channel.remote, ())
+            await muster.poll([channel.remote])
+        unreachable = _names(header.get("unreachable"))
+        async with asyncio.timeout(muster.limits.matchmaking_timeout_s + 2 * _HOLD_S):
+            gathering = await self._wait_for_gathering(channel, ready)
+            if not isinstance(gathering, _Gathering):
+                await channel.send({"ask": gathering} if gathering else {"elsewhere": True})
+                return
+            gathering.add(ready, unreachable)
+            group = await beating(channel, gathering.group)
+        if group is None or ready.peer_id not in group.members:
+            raise DeclinedError("the group was closed without you")
+        await channel.send({"group": [word.to_json() for word in group.members.values()]})
+
+    async def _wait_for_gathering(
+        self, channel: Channel, ready: Ready
+    ) -> "_Gathering | str | None":
+        """Return our open group on the base of `ready`, or the leader whom we follow instead.
+
+        None if we are elsewhere and will not be there soon.
+
+        Raises:
+            DeclinedError: That base is behind us.
+        """
+        loop = asyncio.get_running_loop()
+        patience_s, beaten_s = loop.time() + _HOLD_S, loop.time()
+        while True:
+            if not self._may_come_to(ready.base):
+                return None
+            gathering = self._gathering
+            if gathering and gathering.base == ready.base and not gathering.group.done():
+                return gathering
+            if self._base == ready.base and self._following is not None:
+                return self._following
+            if self._muster.standing.root == ready.base.state_root:
+                self._muster.ask()
+                patience_s = loop.time() + _HOLD_S  # a micro-batch may take long
+            if loop.time() > patience_s:
+                return None
+            await self._muster.moved(_LOOK_S)
+            if loop.time() - beaten_s >= BEAT_S:
+                await channel.send({"wait": True})
+                beaten_s = loop.time()
+
+    def _may_come_to(self, base: Base) -> bool:
+        """Return whether a round of ours is on `base`, or will be soon.
+
+        Raises:
+            DeclinedError: It was: there is a certificate on it.
+        """
+        mine = self._muster.standing
+        if mine.generation != base.generation or base.run_id != self._muster.run_id or mine.resting:
+            return False
+        if mine.epoch > base.epoch:
+            raise DeclinedError("we are ahead of you")
+        if mine.epoch == base.epoch:
+            return mine.root in (None, base.state_root)
+        return mine.epoch == base.epoch - 1
+
+
+async def beating(channel: Channel, future: "asyncio.Future[_Result]") -> _Result:
+    """Wait for `future`, with a sign of life on `channel` each second."""
+    while True:
+        done, _ = await asyncio.wait({future}, timeout=BEAT_S)
+        if done:
+            return future.result()
+        await channel.send({"wait": True})
+
+
+def _names(body: object) -> list[str]:
+    if not isinstance(body, list):
+        return []
+    return [name for name in body[:_MAX_NAMED] if isinstance(name, str)]

@@ -1,0 +1,294 @@
+"""Exchanging reports with the other peers, and deciding when the swarm has enough for an epoch."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable
+
+from peer.clock import Clock
+from peer.errors import PeerError, UnreachableError
+from peer.events import Message as Event
+from peer.events import PeerMisbehaved
+from peer.identity import Identity
+from peer.swarm.membership import Report, Roster, parse_report
+from peer.swarm.wire import Channel, Frame, Handler, Transport, call, scoped
+from peer.training import progress
+from peer.training.certificate import Base
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 5.0
+"""A peer that was not heard of for so long is asked for a sign of life."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long to wait, and how much to take.
+
+    Attributes:
+        call_timeout_s: For a short answer.
+        frame_timeout_s: For the next frame of a transfer.
+        matchmaking_timeout_s: For peers that are live but not ready yet.
+        part_timeout_s: For a whole transfer, beside what its bytes take at a slow line's speed.
+        vote_timeout_s: For the votes of others.
+        max_weight: The most loss terms that one contribution may claim.
+        target: Loss terms that end an epoch.
+    """
+
+    call_timeout_s: float = 4.0
+    frame_timeout_s: float = 8.0
+    matchmaking_timeout_s: float = 30.0
+    part_timeout_s: float = 60.0
+    vote_timeout_s: float = 5.0
+    max_weight: int
+    target: int
+
+
+class Muster:
+    """This peer's standing, and what it knows of the others'.
+
+    Everything but `gather` and `wanted` runs in the network's event loop.
+
+    Args:
+        identity: Ours.
+        transport: The way to the others.
+        run_id: The run.
+        roster: The others.
+        limits: Deadlines and bounds.
+        clock: The time.
+        emit: Takes events.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        transport: Transport,
+        run_id: str,
+        roster: Roster,
+        limits: Limits,
+        clock: Clock,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.identity = identity
+        self.transport = transport
+        self.run_id = run_id
+        self.roster = roster
+        self.limits = limits
+        self.clock = clock
+        self.emit = emit
+        self.client = False
+        self.resting = False
+        self.addresses: tuple[str, ...] = ()
+        self.last_group: frozenset[str] = frozenset()
+        self._standing = Report()
+        self._moved = asyncio.Event()
+        self._weight = 0
+        self._rate = 0.0
+        self._wanted = False
+        self._asked = asyncio.Event()
+
+    # ---- for the training thread
+
+    def gather(self, weight: int, rate: float) -> None:
+        """Note what has been gathered since the last epoch."""
+        self._weight, self._rate = weight, rate
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the swarm has enough, so that this peer should bring what it has."""
+        return self._wanted
+
+    # ---- where we stand
+
+    @property
+    def standing(self) -> Report:
+        """The report that we give of ourselves."""
+        return self._standing.model_copy(
+            update={
+                "weight": self._weight,
+                "rate": self._rate,
+                "ready": self._wanted,
+                "client": self.client,
+                "resting": self.resting,
+                "addresses": self.addresses,
+                "now_s": self.clock.now_s(),
+            }
+        )
+
+    @property
+    def now_s(self) -> float:
+        """The monotonic time."""
+        return self.clock.monotonic_s()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Generation and epoch."""
+        return self._standing.generation, self._standing.epoch
+
+    def stand(self, generation: int, epoch: int, root: str | None) -> None:
+        """Note the state that we are at; `root` is None while it is being computed."""
+        before = (self._standing.generation, self._standing.epoch)
+        if before != (generation, epoch):
+            self._wanted = False
+            self._weight = 0
+            self._asked.set()
+        self._standing = Report(generation=generation, epoch=epoch, root=root)
+        self.announce()
+
+    def is_ready(self) -> None:
+        """Note that we want to average now."""
+        self._wanted = True
+
+    def ask(self) -> None:
+        """Have `watch` look at once whether the swarm has enough: a peer says so."""
+        self._asked.set()
+
+    async def moved(self, timeout_s: float) -> None:
+        """Wait until our standing or our round changes, at most `timeout_s`."""
+        await _wait(self._moved, timeout_s)
+
+    def announce(self) -> None:
+        """Wake those who wait for our standing or our round to change."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    # ---- the others
+
+    async def start(self) -> None:
+        """Answer those who ask where we stand."""
+        await self.serve("state", self._serve_state)
+
+    async def serve(self, name: str, handler: Handler) -> None:
+        """Serve a handler of this run."""
+        await self.transport.serve(scoped(self.run_id, name), handler)
+
+    async def open(self, peer: str, name: str) -> Channel:
+        """Open a stream to a handler of this run; see `Transport.open`."""
+        try:
+            async with asyncio.timeout(self.limits.call_timeout_s):
+                return await self.transport.open(peer, scoped(self.run_id, name))
+        except TimeoutError as error:
+            raise UnreachableError(f"{peer} did not answer in time") from error
+
+    async def call(self, peer: str, name: str, header: dict[str, object]) -> Frame:
+        """Ask a handler of this run for one short answer; see `peer.swarm.wire.call`."""
+        timeout_s = self.limits.call_timeout_s
+        full_name = scoped(self.run_id, name)
+        return await call(self.transport, peer, full_name, header, timeout_s=timeout_s)
+
+    async def poll(self, peers: Iterable[str]) -> set[str]:
+        """Exchange reports with `peers` at once; return those who answered."""
+        asked = [peer for peer in peers if peer != self.identity.peer_id]
+        answers = await asyncio.gather(*(self._poll(peer) for peer in asked))
+        return {peer for peer, answered in zip(asked, answers, strict=True) if answered}
+
+    def live(self) -> set[str]:
+        """Return the other peers that answered lately."""
+        return self.roster.live(self.now_s)
+
+    def fellows(self, base: Base) -> set[str]:
+        """Return the live peers that a round on `base` may be made with.
+
+        Those one epoch behind are among them: they are just taking in what we have.
+        """
+        there = {peer for peer in self.live() if self.can_join(peer, base)}
+        trusted = there & self.roster.trusted(self.now_s)
+        # Whoever finds fault with most of the others is not to part from them for it.
+        return trusted if 2 * (len(trusted) + 1) > len(there) else there
+
+    def shunned(self, base: Base) -> set[str]:
+        """Return the peers that we will not be in a group with."""
+        everybody = {member.peer_id for member in self.roster.members()}
+        return everybody - self.fellows(base)
+
+    def can_join(self, peer: str, base: Base) -> bool:
+        """Return whether `peer`, by its last report, is at `base` or just about to be."""
+        report = self.roster.report(peer)
+        if report is None or report.resting or report.generation != base.generation:
+            return False
+        if report.epoch == base.epoch:
+            return report.root in (None, base.state_root)
+        return report.epoch == base.epoch - 1
+
+    def ahead(self) -> set[str]:
+        """Return the live peers that claim to be further than we are."""
+        mine = self._standing
+        reports = ((peer, self.roster.report(peer)) for peer in self.live())
+        return {
+            peer
+            for peer, report in reports
+            if report and (report.generation, report.epoch) > (mine.generation, mine.epoch)
+        }
+
+    def misbehaved(self, peer: str, what: str) -> None:
+        """Count that a peer did what it must not, and leave it out of groups for a while."""
+        self.roster.distrust(peer, what, self.now_s)
+        self.emit(PeerMisbehaved(peer_id=peer, what=what))
+
+    async def _poll(self, peer: str) -> bool:
+        try:
+            answer = await self.call(peer, "state", self.standing.model_dump(mode="json"))
+            self._heard(peer, answer)
+        except PeerError as error:
+            self.roster.failed(peer, str(error), self.now_s)
+            return False
+        return True
+
+    def _heard(self, peer: str, frame: Frame) -> None:
+        report = parse_report(dict(frame.header))
+        self.roster.heard(peer, report, self.now_s)
+        mine = self._standing
+        if report.ready and _same(report, mine):
+            self._asked.set()
+        if report.epoch > mine.epoch:
+            self.announce()
+
+    async def _serve_state(self, channel: Channel) -> None:
+        async with asyncio.timeout(self.limits.call_timeout_s):
+            self._heard(channel.remote, await channel.receive())
+            await channel.send(self.standing.model_dump(mode="json"))
+
+    # ---- when to average
+
+    async def watch(self) -> None:
+        """Say when the swarm has gathered the target batch, for ever."""
+        while True:
+            pause_s = await self._look()
+            await _wait(self._asked, pause_s)
+            self._asked.clear()
+
+    async def _look(self) -> float:
+        """Decide whether to average now; return in how many seconds to look again."""
+        mine, others = self._standing, self._beside()
+        if self._wanted or not others:
+            return QUIET_S / 10
+        share = self.limits.target / (len(others) + 1)
+        if self._weight < share and not any(report.ready for report in others):
+            return progress.wait_s(round(share - self._weight), [self._rate])
+        await self.poll(self.live())
+        if self._standing is not mine:
+            return 0.0
+        others = self._beside()
+        have = progress.gathered(self._weight, [report.weight for report in others])
+        # Others may know of more than we do: half is enough where a peer says that it is ready.
+        enough = self.limits.target / (2 if any(report.ready for report in others) else 1)
+        self._wanted = have >= enough
+        return progress.wait_s(self.limits.target - have, [self._rate, *(r.rate for r in others)])
+
+    def _beside(self) -> list[Report]:
+        """Return the reports of the live peers that work on the same epoch."""
+        mine = self._standing
+        reports = (self.roster.report(peer) for peer in self.live())
+        return [r for r in reports if r and not r.resting and _same(r, mine)]
+
+
+def _same(report: Report, mine: Report) -> bool:
+    return (report.generation, report.epoch) == (mine.generation, mine.epoch)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(max(timeout_s, 0.0)):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,375 @@
+import asyncio
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from peer.clock import SystemClock
+from peer.errors import (
+    ConfigurationError,
+    CtpeerError,
+    DeclinedError,
+    MisbehavedError,
+    UnreachableError,
+)
+from peer.swarm.listening import check_listened, reachability_of
+from peer.swarm.streams import MAX_STREAMS_PER_PEER
+from peer.swarm.wire import call
+
+ID = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
+
+
+@pytest.fixture(scope="module")
+def pair(nodes):
+    """Two nodes that know each other."""
+    first = nodes.start("first")
+    return first, nodes.start("second", first)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "client", "words"),
+    [
+        ((f"/ip4/127.0.0.1/tcp/1/p2p/{ID}",), False, "loopback only"),
+        ((f"/ip4/127.0.0.1/tcp/1/p2p/{ID}", f"/ip4/192.168.0.2/tcp/1/p2p/{ID}"), False, "local"),
+        ((f"/ip4/10.0.0.1/tcp/1/p2p/{ID}", f"/ip4/8.8.8.8/tcp/1/p2p/{ID}"), False, "public"),
+        ((f"/dns4/example.org/tcp/1/p2p/{ID}",), False, "public"),
+        ((f"/ip4/8.8.8.8/tcp/1/p2p/{ID}/p2p-circuit/p2p/{ID}",), True, "relayed"),
+        ((), True, "client"),
+        ((), False, "unknown"),
+        (("/nonsense",), False, "unknown"),
+    ],
+)
+def test_reachability_is_the_farthest_address_s(addresses, client, words):
+    assert reachability_of(addresses, client=client).startswith(words)
+
+
+def test_an_occupied_port_is_refused_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="another program uses that port; end it, or"):
+            check_listened([f"/ip4/127.0.0.1/tcp/{port}"])
+    check_listened([f"/ip4/127.0.0.1/tcp/{port}"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="another program uses that port"):
+            check_listened([f"/ip4/127.0.0.1/udp/{port}/quic-v1"])
+
+
+def test_an_address_of_another_machine_is_refused():
+    with pytest.raises(ConfigurationError, match="no such address"):
+        check_listened(["/ip4/127.0.0.1/tcp/0", "/ip4/198.51.100.1/tcp/0"])
+
+
+@pytest.mark.parametrize("text", ["nonsense", "/ip4/1/tcp/2", "/dns4/example.org/tcp/1", "/ip4/"])
+def test_what_is_no_address_is_refused(nodes, text):
+    with pytest.raises(ConfigurationError, match="no address to listen at"):
+        nodes.start("refused", listen=(text,))
+    with pytest.raises(ConfigurationError, match="no such address|is no address"):
+        nodes.start("refused", initial_peers=("nonsense",))
+
+
+def test_another_p2pd_s_port_is_refused(nodes, pair):
+    port = pair[0].addresses[0].split("/")[4]
+    with pytest.raises(ConfigurationError, match="another program uses that port"):
+        nodes.start("intruder", listen=(f"/ip4/127.0.0.1/tcp/{port}",))
+
+
+def test_initial_peers_that_are_not_there_are_reported_and_no_error(nodes, pair):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    nowhere = f"/ip4/127.0.0.1/tcp/{port}/p2p/{ID}"
+    node = nodes.start("hopeful", initial_peers=(nowhere, pair[0].addresses[0]))
+    assert node.unreachable.keys() == {nowhere}
+    assert "cannot be reached" in node.unreachable[nowhere]
+    assert pair[0].peer_id in node.dht.nodes
+    alone = nodes.start("lonely", initial_peers=(nowhere,))
+    assert alone.unreachable.keys() == {nowhere}
+    for each in (node, alone):
+        nodes.do(each.stop())
+
+
+def test_a_peer_that_comes_later_is_met_by_rejoining(nodes):
+    late = nodes.start("late")
+    address = late.addresses[0]
+    nodes.do(late.stop())
+    node = nodes.start("early", known_peers=(address,))
+    assert node.unreachable.keys() == {address}
+    late = nodes.start("late", listen=(address.split("/p2p/")[0],))
+    nodes.do(node.rejoin())
+    assert node.dht.nodes == {late.peer_id}
+    for each in (node, late):
+        nodes.do(each.stop())
+
+
+class SkewedClock(SystemClock):
+    def __init__(self, ahead_s):
+        self._ahead_s = ahead_s
+
+    def now_s(self):
+        return super().now_s() + self._ahead_s
+
+
+@pytest.mark.parametrize(("ahead_s", "words"), [(10.0, "ahead of"), (-10.0, "behind")])
+def test_a_wrong_clock_is_refused_with_what_to_do(nodes, pair, ahead_s, words):
+    with pytest.raises(ConfigurationError, match=f"clock is 10 s {words} .*timedatectl"):
+        nodes.start("skewed", pair[0], clock=SkewedClock(ahead_s))
+
+
+def test_a_clock_within_tolerance_is_none_of_our_business(nodes, pair):
+    nodes.do(nodes.start("slow", pair[0], clock=SkewedClock(-2.0)).stop())
+
+
+def test_strangers_remembered_cannot_refuse_us_our_clock(nodes, pair):
+    node = nodes.start("sure", known_peers=pair[0].addresses, clock=SkewedClock(10.0))
+    assert pair[0].peer_id in node.dht.nodes
+    nodes.do(node.stop())
+
+
+def test_a_p2pd_that_does_not_start_is_explained_and_reaped(nodes):
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(CtpeerError, match=r"did not start in 0 s; it was tried 3 times: check"):
+        nodes.start("hurried", start_timeout_s=0.01)
+    assert not [p for p in set(psutil.Process().children()) - before if p.status() != "zombie"]
+
+
+def test_a_key_that_p2pd_cannot_read_is_explained(nodes):
+    (nodes.folder / "broken.key").write_bytes(b"junk")
+    with pytest.raises(CtpeerError, match="is not an identity key"):
+        nodes.start("broken")
+
+
+async def echo(channel):
+    frame = await channel.receive(1 << 26)
+    await channel.send({"from": channel.remote}, frame.body)
+
+
+def test_streams_carry_frames_both_ways_and_are_counted(nodes, pair):
+    first, second = pair
+    nodes.do(first.transport.serve("/t/echo", echo))
+    body = os.urandom(8 << 20)
+
+    async def scene():
+        channel = await second.transport.open(first.peer_id, "/t/echo")
+        await channel.send({"n": 1}, body)
+        frame = await channel.receive(1 << 26)
+        channel.close()
+        return frame
+
+    sent = second.transport.traffic.sent_bytes
+    frame = nodes.do(scene())
+    assert frame.header == {"from": second.peer_id}
+    assert frame.body == body
+    assert 0 < second.transport.traffic.sent_bytes - sent - len(body) < 100
+    assert first.transport.traffic.received_bytes >= len(body)
+
+
+def test_what_a_handler_throws_is_told_reported_or_kept(nodes, swarm_tools):
+    reported = []
+    first = nodes.start("strict", on_misbehaved=lambda *what: reported.append(what))
+    second = nodes.start("sloppy", first)
+
+    async def decline(channel):
+        raise DeclinedError("not today")
+
+    async def accuse(channel):
+        raise MisbehavedError("what nonsense")
+
+    async def fail(channel):
+        raise RuntimeError("our own bug")
+
+    for name, handler in (("decline", decline), ("accuse", accuse), ("fail", fail)):
+        nodes.do(first.transport.serve(f"/t/{name}", handler))
+
+    def ask(name):
+        return nodes.do(call(second.transport, first.peer_id, f"/t/{name}", {}, timeout_s=5.0))
+
+    with pytest.raises(DeclinedError, match="not today"):
+        ask("decline")
+    with pytest.raises(DeclinedError, match="what nonsense"):
+        ask("accuse")
+    with pytest.raises(UnreachableError, match="ended"):
+        ask("fail")
+    swarm_tools.wait_until(lambda: reported)
+    assert reported == [(second.peer_id, "/t/accuse", "what nonsense")]
+    for node in (first, second):
+        nodes.do(node.stop())
+
+
+@pytest.mark.parametrize("peer_id", [ID, "", "Qm0OIl", "x" * 1000])
+def test_a_peer_that_nobody_knows_is_unreachable(nodes, pair, peer_id):
+    with pytest.raises(UnreachableError):
+        nodes.do(pair[0].transport.open(peer_id, "/t/none"))
+
+
+def test_a_handler_that_is_not_there_is_unreachable_and_leaves_no_connection(nodes, pair):
+    with pytest.raises(UnreachableError, match="no way to"):
+        nodes.do(pair[1].transport.open(pair[0].peer_id, "/t/none"))
+    before = psutil.Process().num_fds()
+    for _ in range(20):
+        with pytest.raises(UnreachableError):
+            nodes.do(pair[1].transport.open(pair[0].peer_id, "/t/none"))
+    gc.collect()
+    assert psutil.Process().num_fds() <= before + 2
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "/ip4/127.0.0.1/tcp/1", f"/ip4/127.0.0.1/tcp/1/p2p/{ID}"]
+)
+def test_an_address_where_nobody_is_cannot_be_connected_to(nodes, pair, address):
+    with pytest.raises(UnreachableError):
+        nodes.do(pair[0].connect(address))
+
+
+def test_connecting_makes_a_way(nodes):
+    first, second = nodes.start("near"), nodes.start("far")
+    with pytest.raises(UnreachableError):
+        nodes.do(second.transport.open(first.peer_id, "/t/echo"))
+    nodes.do(first.transport.serve("/t/echo", echo))
+    nodes.do(second.connect(first.addresses[0]))
+    nodes.do(second.transport.open(first.peer_id, "/t/echo")).close()
+    assert first.peer_id in second.dht.nodes
+    assert nodes.do(second.connected()) == {first.peer_id}
+    for node in (first, second):
+        nodes.do(node.stop())
+
+
+def test_a_client_is_reached_over_connections_of_its_own(nodes, pair):
+    client = nodes.start("client", pair[0], client=True)
+    assert client.addresses == ()
+    assert client.reachability() == "client"
+    nodes.do(client.transport.serve("/t/echo", echo))
+    nodes.do(pair[0].transport.open(client.peer_id, "/t/echo")).close()
+    nodes.do(client.stop())
+
+
+def test_a_peer_that_opens_too_many_streams_is_cut_off_and_named(nodes, pair, swarm_tools):
+    first, second = pair
+    reported = []
+    first.transport._on_misbehaved = lambda *what: reported.append(what)
+    release = threading.Event()
+
+    async def linger(channel):
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+
+    nodes.do(first.transport.serve("/t/linger", linger))
+
+    async def open_many():
+        for _ in range(MAX_STREAMS_PER_PEER + 1):
+            await second.transport.open(first.peer_id, "/t/linger")
+
+    nodes.do(open_many())
+    swarm_tools.wait_until(lambda: reported)
+    assert reported == [(second.peer_id, "/t/linger", "it opens too many streams at once")]
+    release.set()
+    swarm_tools.wait_until(lambda: not first.transport._streams)
+
+
+@pytest.mark.parametrize(
+    ("number", "longest_s", "words"),
+    [(signal.SIGKILL, 1.0, "ended with code -9"), (signal.SIGSTOP, 10.0, "did not answer")],
+)
+def test_a_p2pd_that_died_or_froze_is_noticed_and_reaped(nodes, number, longest_s, words):
+    node = nodes.start("victim")
+    nodes.do(node.probe())
+    os.kill(node.p2pd_pid, number)
+    if number == signal.SIGKILL:
+        nodes.do(node.ended(), 5.0)
+    started_s = time.monotonic()
+    with pytest.raises(UnreachableError, match=words):
+        nodes.do(node.probe())
+    assert time.monotonic() - started_s < longest_s
+    nodes.do(node.stop())
+    assert not psutil.pid_exists(node.p2pd_pid)
+
+
+def test_a_broken_connection_to_p2pd_is_noticed(nodes):
+    node = nodes.start("severed")
+    nodes.do(node.probe())
+    node._libp2p.p2p._client.control._read_task.cancel()
+    with pytest.raises(UnreachableError, match="connection to p2pd broke"):
+        nodes.do(node.probe())
+    nodes.do(node.stop())
+
+
+def test_a_stopped_node_leaves_nothing_and_stops_its_handlers(nodes, pair):
+    node = nodes.start("brief", pair[0])
+    ended = threading.Event()
+
+    async def wait_for_ever(channel):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    nodes.do(node.transport.serve("/t/wait", wait_for_ever))
+    nodes.do(pair[0].transport.open(node.peer_id, "/t/wait"))
+    folder = node._libp2p._folder
+    assert list(folder.glob("*.sock"))
+    nodes.do(node.stop())
+    assert not psutil.pid_exists(node.p2pd_pid)
+    assert not folder.exists()
+    assert ended.wait(5.0)
+    nodes.do(node.stop())  # again is no error
+
+
+CHILD = """
+import asyncio, sys, threading, time
+from pathlib import Path
+from peer.identity import Identity
+from peer.swarm.dht import EnvelopeValidator
+from peer.swarm.node import Node, NodeOptions
+
+async def main():
+    path = Path(sys.argv[1])
+    options = NodeOptions(identity_path=path, listen=("/ip4/127.0.0.1/tcp/0",))
+    node = await Node.start(options, Identity.load_or_create(path), EnvelopeValidator())
+    print(node.p2pd_pid, flush=True)
+    await asyncio.sleep(60)
+
+threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+time.sleep(60)
+"""
+
+
+def test_p2pd_dies_with_a_process_that_is_killed(tmp_path, swarm_tools):
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / "a.key")],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with child:
+        try:
+            pid = int(child.stdout.readline())
+            assert swarm_tools.alive(pid)
+            assert psutil.Process(pid).name() == "p2pd"
+        finally:
+            child.kill()
+    swarm_tools.wait_until(lambda: not swarm_tools.alive(pid), 5.0)
+
+
+def test_sockets_of_killed_processes_are_cleared_away(nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, fresh = tmp_path / "ctpeer-p2pd-old", tmp_path / "ctpeer-p2pd-fresh"
+    held = nodes.start("holder")
+    for folder in (old, fresh):
+        folder.mkdir()
+        (folder / "p2pd.sock").touch()
+    for folder in (old, held._libp2p._folder):
+        os.utime(folder, (1.0, 1.0))
+    node = nodes.start("cleaner")
+    assert not old.exists()
+    assert fresh.exists()
+    assert Path(held._libp2p._folder).exists()
+    for each in (held, node):
+        nodes.do(each.stop())
