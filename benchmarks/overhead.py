@@ -1,7 +1,8 @@
 """What the daemon costs: tokens per second of a lone peer against a bare PyTorch loop.
 
 Both run the demo model as processes of their own, in turn, with the same batch, micro-batch and
-threads. Ours is the real worker, with rounds, certificates, roots, evaluation and checkpoints;
+threads. Ours is the real worker, its DHT up and looking for peers, with rounds, certificates,
+roots, evaluation and checkpoints;
 it is timed from its first committed epoch to its last. The rival knows none of these: forward,
 backward, clip, torch's AdamW, on token rows that lie in memory.
 
@@ -83,12 +84,15 @@ def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
             run_id=run.run_id,
             paused=None,
             max_epochs=WARMUP_EPOCHS + epochs,
+            hold=False,
+            addresses=(),
             micro_batch_divisor=1,
             settings=Settings.model_validate(
                 {
                     "compute": {"threads": threads, "micro_batch": MICRO_BATCH, "device": "cpu"},
                     "checkpoint": {"interval_s": _INTERVAL_S},
                     "evaluation": {"interval_s": _INTERVAL_S},
+                    "swarm": {"listen": ["/ip4/127.0.0.1/tcp/0"]},
                 }
             ).model_dump(mode="json"),
         )

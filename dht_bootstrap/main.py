@@ -14,6 +14,7 @@ import platformdirs
 
 from peer import __version__
 from peer.errors import ConfigurationError, CtpeerError
+from peer.swarm.listening import check_dialled, check_listened
 
 if TYPE_CHECKING:
     from dht_bootstrap.service import Bootstrap, Started
@@ -80,6 +81,8 @@ def main(*, as_json: bool, log_level: str, **options: Any) -> None:
         signal.signal(number, lambda *_: os._exit(0))
     logging.basicConfig(level=log_level.upper(), format=_FORMAT)
     try:
+        check_dialled((*options["announce"], *options["peers"]))
+        check_listened(options["listen"])
         options["identity"] = _identity_path(options["identity"])
         bootstrap = _bootstrap(**options)
         asyncio.run(_serve(bootstrap, as_json=as_json))

@@ -25,6 +25,7 @@ class Phase(StrEnum):
     AVERAGING = "averaging"
     EVALUATING = "evaluating"
     PAUSED = "paused"
+    HOLDING = "holding"
     FINISHING = "finishing"
 
 
@@ -341,6 +342,8 @@ class Begin(Message):
     paused: str | None
     """Why to begin paused, or None."""
     max_epochs: int | None
+    hold: bool
+    """Whether to stay and serve when the last epoch is complete."""
     addresses: tuple[str, ...]
     """Where an invite says that peers of the run are."""
     micro_batch_divisor: int

@@ -37,7 +37,7 @@ _UNREADABLE = (
 )
 """What reading damaged files raises; a disk that fails or a refused read says nothing of them."""
 
-_STATE, _LOCAL, _HEAD = "state.safetensors", "local.safetensors", "checkpoint.json"
+STATE, _LOCAL, HEAD = "state.safetensors", "local.safetensors", "checkpoint.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,9 +95,9 @@ def write_files(checkpoint: Checkpoint, manifest_hash: str, folder: Path) -> Non
         },
     }
     head["digest"] = hashlib.sha256(canonical(head)).hexdigest()
-    _save(tensors, folder / _STATE)
+    _save(tensors, folder / STATE)
     (folder / _LOCAL).write_bytes(local)
-    (folder / _HEAD).write_text(json.dumps(head, indent=1))
+    (folder / HEAD).write_text(json.dumps(head, indent=1))
 
 
 def read_files(
@@ -115,8 +115,8 @@ def read_files(
         DamagedError: Something is missing, cut short, changed or of another run.
     """
     try:
-        head = _read_head(folder / _HEAD, manifest_hash)
-        state = GlobalState(head["epoch"], schema, *_read_state(folder / _STATE, schema, slots))
+        head = _read_head(folder / HEAD, manifest_hash)
+        state = GlobalState(head["epoch"], schema, *_read_state(folder / STATE, schema, slots))
         if state.root(manifest_hash) != head["state_root"]:
             raise DamagedError("the state does not have the root that names it")
         local = head["local"]
@@ -149,10 +149,10 @@ def read_files(
 def _read_head(path: Path, manifest_hash: str) -> dict[str, Any]:
     head = json.loads(path.read_text())
     if not isinstance(head, dict):
-        raise DamagedError(f"{_HEAD} is not a JSON object")
+        raise DamagedError(f"{HEAD} is not a JSON object")
     digest = head.pop("digest")
     if hashlib.sha256(canonical(head)).hexdigest() != digest:
-        raise DamagedError(f"{_HEAD} was changed")
+        raise DamagedError(f"{HEAD} was changed")
     if head["schema_version"] != SCHEMA_VERSION:
         raise DamagedError(f"it is of format {head['schema_version']}, not {SCHEMA_VERSION}")
     if head["manifest"] != manifest_hash:
@@ -168,7 +168,7 @@ def _read_state(path: Path, schema: Schema, slots: dict[str, Slot]) -> tuple[Fla
         if slot.shape != fresh.shape or slot.dtype != fresh.dtype:
             raise DamagedError(f"the optimizer's {name} is {slot.dtype} {list(slot.shape)}")
         optimizer[name] = slot
-    return schema.flatten(tensors, _STATE), optimizer
+    return schema.flatten(tensors, STATE), optimizer
 
 
 def _save(tensors: dict[str, Slot], path: Path) -> None:

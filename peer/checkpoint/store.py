@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from peer.checkpoint.format import _HEAD, _STATE, Checkpoint, read_files, write_files
+from peer.checkpoint.format import HEAD, STATE, Checkpoint, read_files, write_files
 from peer.errors import ConfigurationError, DamagedError
 from peer.training.state import Schema, Slot
 
@@ -144,7 +144,7 @@ class CheckpointStore:
             name, head = found
             self._held.append(name)
         try:
-            yield head.epoch, self._folder / name / _STATE
+            yield head.epoch, self._folder / name / STATE
         finally:
             with self._lock:
                 self._held.remove(name)
@@ -156,7 +156,7 @@ class CheckpointStore:
     def _read_head(self, name: str) -> Stored | None:
         epoch, _, root = name.partition("-")
         try:
-            head = json.loads((self._folder / name / _HEAD).read_text())
+            head = json.loads((self._folder / name / HEAD).read_text())
             stored = Stored(head["epoch"], head["state_root"], head["generation"])
             named = stored.epoch == int(epoch) and stored.state_root.startswith(root)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

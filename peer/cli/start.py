@@ -23,6 +23,7 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
 @home_option
 @click.option("--paused", is_flag=True, help="Load everything, but begin only on `ctpeer resume`.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="End when this epoch is complete.")
+@click.option("--hold", is_flag=True, help="Stay and serve when that epoch is complete.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--threads",
@@ -56,6 +57,7 @@ def start(  # noqa: PLR0913 one parameter an option
     home: str | None,
     paused: bool,
     max_epochs: int | None,
+    hold: bool,
     device: str | None,
     threads: int | None,
     micro_batch: int | None,
@@ -97,7 +99,7 @@ def start(  # noqa: PLR0913 one parameter an option
         set_up(where.log_path, settings.log.level, terminal=live)
         chosen = choose_run(where, run)
         logging.getLogger(__name__).info("run %s on the home %s", chosen.run_id, where.path)
-        supervisor = make_supervisor(where, settings, chosen, max_epochs)
+        supervisor = make_supervisor(where, settings, chosen, max_epochs, hold=hold)
         view: View | None = _show if live else None
         code = asyncio.run(serve(supervisor, where, settings, paused=paused, view=view))
     click.get_current_context().exit(code)

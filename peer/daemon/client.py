@@ -23,6 +23,22 @@ def get_status(home: Home) -> dict[str, Any]:
     return _ask(home, "GET", "/status", None)
 
 
+def get_commits(home: Home) -> list[dict[str, Any]]:
+    """Return the last certificates that the daemon on `home` took in, oldest first.
+
+    Each is `{epoch, loss_terms}`: the epoch that it led to, and what every peer of the group
+    brought.
+
+    Raises:
+        NotRunningError: There is none.
+        CtpeerError: It does not answer in time, or not with JSON.
+    """
+    commits = _ask(home, "GET", "/commits", None).get("commits")
+    if not isinstance(commits, list):
+        raise CtpeerError(f"the daemon on the home {home.path} answers with something else")
+    return commits
+
+
 def command(home: Home, name: str, **fields: Any) -> dict[str, Any]:
     """Give the command `name` (pause, resume, finish, stop) and return the status after it.
 

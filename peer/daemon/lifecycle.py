@@ -14,6 +14,7 @@ class State(StrEnum):
     AVERAGING = "averaging"
     EVALUATING = "evaluating"
     PAUSED = "paused"
+    HOLDING = "holding"
     FINISHING = "finishing"
     STOPPING = "stopping"
     RESTARTING = "restarting"
@@ -31,6 +32,7 @@ class Trigger(StrEnum):
     AVERAGE = "the worker averages"
     EVALUATE = "the worker evaluates"
     PAUSE = "the worker paused"
+    HOLD = "the last epoch is complete, and the worker serves others"
     FINISH = "somebody asked to finish, or the last epoch is complete"
     STOP = "somebody asked to stop"
     DIE = "the worker died and is started again"
@@ -46,6 +48,7 @@ TRIGGER_OF_PHASE = {
     Phase.AVERAGING: Trigger.AVERAGE,
     Phase.EVALUATING: Trigger.EVALUATE,
     Phase.PAUSED: Trigger.PAUSE,
+    Phase.HOLDING: Trigger.HOLD,
     Phase.FINISHING: Trigger.FINISH,
 }
 
@@ -56,6 +59,7 @@ _WORK = {
     Trigger.AVERAGE: State.AVERAGING,
     Trigger.EVALUATE: State.EVALUATING,
     Trigger.PAUSE: State.PAUSED,
+    Trigger.HOLD: State.HOLDING,
 }
 _ENDS = {
     Trigger.FINISH: State.FINISHING,
@@ -74,6 +78,7 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
     State.AVERAGING: _WORK | _ENDS,
     State.EVALUATING: _WORK | _ENDS,
     State.PAUSED: _WORK | _ENDS,
+    State.HOLDING: _WORK | _ENDS,
     State.FINISHING: _LAST_WORK | _ENDS,
     State.STOPPING: _IGNORED_WORK
     | {

@@ -119,19 +119,24 @@ class TrainingLoop:
         self._beaten_s = 0.0
         self._failures, self._failing = 0, ""
 
-    def run(self, orders: Orders, max_epochs: int | None) -> Finished:
+    def run(self, orders: Orders, max_epochs: int | None, *, hold: bool = False) -> Finished:
         """Train until a command or `max_epochs` says to leave; the last epoch is on the disk.
+
+        Args:
+            orders: The commands.
+            max_epochs: The last epoch, or None.
+            hold: Whether to stay and serve others when it is complete.
 
         Raises:
             NetworkLostError: The network died; the last epoch is on the disk then, too.
         """
         try:
-            return self._run(orders, max_epochs)
+            return self._run(orders, max_epochs, hold=hold)
         except NetworkLostError:
             self._save_now()
             raise
 
-    def _run(self, orders: Orders, max_epochs: int | None) -> Finished:
+    def _run(self, orders: Orders, max_epochs: int | None, *, hold: bool) -> Finished:
         reason = f"epoch {max_epochs}, the last one asked for, is complete"
         self._beside_result(self._root)
         self._parts.rounds.start()
@@ -159,7 +164,20 @@ class TrainingLoop:
                 self._save_if_due()
             else:
                 orders.wait(self._failure_pause_s())
+        else:
+            if hold:
+                self._hold(orders, reason)
         return self._leave(orders, reason)
+
+    def _hold(self, orders: Orders, reason: str) -> None:
+        """Serve others what we have, for as long as nobody says to leave."""
+        self._save_now()
+        self._evaluate_if_due(orders)
+        self._parts.rounds.rest(resting=True)
+        while orders.leave_now is None and not orders.leave_after_epoch:
+            self._enter(Phase.HOLDING, f"{reason}; serving others")
+            self._parts.rounds.gather(0, 0.0)
+            orders.wait(_HEARTBEAT_S)
 
     def _interrupted(self, orders: Orders) -> bool:
         """Note how far this peer is, and return whether to stop between two micro-batches."""
@@ -213,7 +231,8 @@ class TrainingLoop:
         self._wait_for_save()
         contribution = trainer.made
         inside = contribution is not None and committed.consumed(contribution.contribution_id)
-        dropped = Tally() if inside else trainer.tally
+        done = trainer.tally
+        kept = contribution if contribution is not None and inside else Tally()
         trainer.commit(committed)
         phases = dict(committed.seconds_by_phase)
         if phases:
@@ -229,8 +248,8 @@ class TrainingLoop:
                 loss_terms={entry.peer_id: entry.weight for entry in entries},
                 loss=contribution.loss if contribution is not None and inside else None,
                 seconds_by_phase=phases,
-                dropped_samples=dropped.samples,
-                dropped_tokens=dropped.tokens,
+                dropped_samples=done.samples - kept.samples,
+                dropped_tokens=done.tokens - kept.tokens,
             )
         )
 
@@ -240,7 +259,7 @@ class TrainingLoop:
         dropped = self._trainer.tally
         self._trainer.replace(replaced.state)
         self._certificate = None
-        self._saved_epoch = -1
+        self._saved_epoch = self._evaluated_epoch = -1
         self._start_root(None)
         self._parts.emit(
             BranchLeft(

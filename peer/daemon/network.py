@@ -37,6 +37,7 @@ from peer.swarm.manifests import fetch_run
 from peer.swarm.membership import Roster, describe, load_known_peers, save_known_peers
 from peer.swarm.node import Node, NodeOptions
 from peer.swarm.records import ClaimBody, PeerBody
+from peer.swarm.throttle import Throttle
 from peer.swarm.validator import EnvelopeValidator
 from peer.swarm.wire import PROTOCOL
 from peer.training.muster import QUIET_S, Limits, Muster
@@ -99,6 +100,8 @@ class Network:
         self._tasks: list[asyncio.Task[None]] = []
         self._refused: Counter[str] = Counter()
         self._node: Node
+        self.upload = Throttle(settings.upload_bytes_per_s)
+        """Bounds all that goes to peers that fetch files and states."""
         self.muster: Muster
         """Our standing and the others; there once a run was joined."""
 
@@ -152,11 +155,6 @@ class Network:
             if time.monotonic() - beaten_s >= _HEARTBEAT_S:
                 beaten_s = time.monotonic()
                 self._emit(Heartbeat())
-
-    @property
-    def upload_bytes_per_s(self) -> int:
-        """The most that goes to peers that fetch states."""
-        return self._settings.upload_bytes_per_s
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Have `work` go on beside everything else, for as long as we live."""
@@ -278,8 +276,8 @@ class Network:
             return run.find_blob(hash_) or await shards.find(hash_)
 
         manifest = (dump_manifest(run.manifest), run.signatures())
-        upload = self._settings.upload_bytes_per_s
-        await BlobServer(self._node.transport, self._run_id, find, manifest, upload).start()
+        transport = self._node.transport
+        await BlobServer(transport, self._run_id, find, manifest, self.upload).start()
         for part in (self._find_peers(), self._publish(), self._report(), self.muster.watch()):
             self._begin(part)
 

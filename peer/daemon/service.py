@@ -118,7 +118,7 @@ async def _show(view: View, supervisor: Supervisor) -> None:
 
 
 def make_supervisor(
-    home: Home, settings: Settings, chosen: Chosen, max_epochs: int | None
+    home: Home, settings: Settings, chosen: Chosen, max_epochs: int | None, *, hold: bool
 ) -> Supervisor:
     """Return a supervisor on the machine's own clock."""
     return Supervisor(
@@ -127,5 +127,6 @@ def make_supervisor(
         chosen.run_id,
         addresses=chosen.addresses,
         max_epochs=max_epochs,
+        hold=hold,
         clock=SystemClock(),
     )

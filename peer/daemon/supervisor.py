@@ -68,6 +68,7 @@ class Supervisor:
         run_id: The run, already in the home.
         addresses: Where an invite says that its peers are.
         max_epochs: Where to end, or None.
+        hold: Whether to stay and serve then.
         clock: The time.
         command: How to start a worker.
     """
@@ -80,6 +81,7 @@ class Supervisor:
         *,
         addresses: tuple[str, ...] = (),
         max_epochs: int | None,
+        hold: bool = False,
         clock: Clock,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
@@ -88,6 +90,7 @@ class Supervisor:
         self._run_id = run_id
         self._addresses = addresses
         self._max_epochs = max_epochs
+        self._hold = hold
         self._clock = clock
         self._command = command
         self.metrics = Metrics(State, RoundFailure, FailureClass, Refusal)
@@ -278,6 +281,7 @@ class Supervisor:
             run_id=self._run_id,
             paused=self._paused,
             max_epochs=self._max_epochs,
+            hold=self._hold,
             addresses=self._addresses,
             micro_batch_divisor=self._divisor,
             settings=self._settings.model_dump(mode="json"),

@@ -9,7 +9,6 @@ from peer.checkpoint.store import CheckpointStore
 from peer.daemon.network import AbandonedError, Network
 from peer.events import Message, Phase, PhaseChanged, RoundFailure
 from peer.run.directory import RunDirectory
-from peer.swarm.throttle import Throttle
 from peer.training.averages import AverageLog
 from peer.training.averaging import Averager
 from peer.training.catchup import CatchUp
@@ -170,7 +169,5 @@ def make_swarm_rounds(
     staging = run.path / "joining"
     offers = Offers(muster, store, run.manifest_hash, schema, slots, staging, progress)
     catchup = CatchUp(muster, averager, history, offers.fetch)
-    server = SnapshotServer(
-        muster.transport, run.run_id, store, Throttle(network.upload_bytes_per_s), averages
-    )
+    server = SnapshotServer(muster.transport, run.run_id, store, network.upload, averages)
     return SwarmRounds(network, averager, catchup, history, averages, offers, server)

@@ -98,7 +98,7 @@ def _serve(begin: Begin, orders: Orders, pipe: Pipe) -> int:
 
     try:
         with assembled(begin, pipe.emit) as loop:
-            pipe.emit(loop.run(orders, begin.max_epochs))
+            pipe.emit(loop.run(orders, begin.max_epochs, hold=begin.hold))
     except ConfigurationError as error:
         pipe.emit(Refused(text=str(error)))
         return error.exit_code

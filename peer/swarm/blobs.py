@@ -8,6 +8,7 @@ is what its hash names: whoever takes one checks that (`peer.swarm.download`).
 import asyncio
 import contextlib
 import io
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
 from peer.run.manifest import Hash
+from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body, Channel, Frame, Transport, scoped
 
 FRAME_BYTES = 1 << 18
@@ -43,25 +45,6 @@ class _Request(BaseModel):
     offset: Annotated[int, Field(ge=0, le=MAX_BLOB_BYTES)]
 
 
-class TokenBucket:
-    """Lets so many bytes through in a second, in the order of asking.
-
-    Args:
-        bytes_per_s: The limit; only what is asked for at once goes over it.
-    """
-
-    def __init__(self, bytes_per_s: int) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._free_s = 0.0
-
-    async def take(self, amount_bytes: int) -> None:
-        """Wait until `amount_bytes` may go."""
-        now_s = asyncio.get_running_loop().time()
-        begin_s = max(now_s, self._free_s)
-        self._free_s = begin_s + amount_bytes / self._bytes_per_s
-        await asyncio.sleep(begin_s - now_s)
-
-
 class BlobServer:
     """Gives a run's manifest and files to whoever asks. Call `start`.
 
@@ -70,7 +53,7 @@ class BlobServer:
         run_id: The run.
         find: See `Find`.
         manifest: The manifest's TOML, and the text of the founders' signatures if there are any.
-        upload_bytes_per_s: The most that all of it may take together.
+        throttle: Bounds the bytes per second that go out.
     """
 
     def __init__(
@@ -79,16 +62,17 @@ class BlobServer:
         run_id: str,
         find: Find,
         manifest: tuple[str, str | None],
-        upload_bytes_per_s: int,
+        throttle: Throttle,
     ) -> None:
         self._transport = transport
         self._run_id = run_id
         self._find = find
         self._manifest = manifest
-        self._bucket = TokenBucket(upload_bytes_per_s)
+        self._throttle = throttle
         # So few at once that even on a slow line none of them waits long for a frame.
-        streams = int(upload_bytes_per_s * _FRAME_GOAL_S / FRAME_BYTES)
-        self._turns = asyncio.Semaphore(min(max(streams, 1), _STREAMS))
+        rate = throttle.bytes_per_s or math.inf
+        streams = max(1.0, min(_STREAMS, rate * _FRAME_GOAL_S / FRAME_BYTES))
+        self._turns = asyncio.Semaphore(int(streams))
         self._open: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         """Requests that were not answered, by reason: busy, malformed, unknown, slow."""
@@ -147,7 +131,7 @@ class BlobServer:
             raise UnreachableError(f"{channel.remote} asks for nothing") from error
 
     async def _send(self, channel: Channel, header: dict[str, object], body: Body = b"") -> None:
-        await self._bucket.take(len(body))
+        await self._throttle.take(len(body))
         try:
             async with asyncio.timeout(_SEND_TIMEOUT_S):
                 await channel.send(header, body)

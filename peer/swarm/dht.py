@@ -59,10 +59,10 @@ class Dht:
         clock: Clock | None = None,
     ) -> "Dht":
         """Answer whoever asks, unless `client`; other nodes are met by `ping`."""
+        if storage is None:  # an empty one is false
+            storage = RecordStorage(validator)
         async with asyncio.timeout(_CALL_TIMEOUT_S):
-            protocol = await RecordProtocol.open(
-                p2p, validator, storage or RecordStorage(validator), client=client
-            )
+            protocol = await RecordProtocol.open(p2p, validator, storage, client=client)
         return cls(protocol, identity, clock or SystemClock())
 
     @property

@@ -15,7 +15,7 @@ from peer.run.canonical import run_id as run_id_of
 from peer.run.directory import SIGNATURES, RunDirectory, write_atomically
 from peer.run.manifest import Manifest, parse_manifest
 from peer.run.signature import signers
-from peer.swarm.download import FetchError, OnRefusal, Refusal, fetch_blob, has_hash
+from peer.swarm.download import FetchError, OnRefusal, Refusal, fetch_blob
 from peer.swarm.wire import PROTOCOL, Transport, call, scoped
 
 MANIFEST_TIMEOUT_S = 10.0
@@ -119,8 +119,6 @@ async def fetch_run(
         here, signatures = RunDirectory(path, answer.manifest), answer.signatures
     for what, hash_, cap_bytes in _named_files(here):
         target = here.blob_path(hash_)
-        if await has_hash(target, hash_):
-            continue
         progress = _told(on_progress, what)
         try:
             await fetch_blob(

@@ -1,6 +1,7 @@
 """Streams over libp2p: the real transport behind `peer.swarm.wire`."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections import Counter
@@ -22,6 +23,8 @@ MAX_STREAMS_PER_PEER = 128
 
 _OPEN_TIMEOUT_S = 20.0
 _SERVE_TIMEOUT_S = 5.0
+_LINGER_S = 3.0
+_SLICE_BYTES = 1 << 18
 
 
 class StreamTransport:
@@ -33,6 +36,7 @@ class StreamTransport:
         self._on_misbehaved = on_misbehaved or _log_misbehaviour
         self._tasks: set[asyncio.Task[Any]] = set()
         self._streams: Counter[str] = Counter()
+        self._closed = False
 
     @property
     def peer_id(self) -> str:
@@ -58,7 +62,8 @@ class StreamTransport:
         await self._libp2p.serve(name, callback, _SERVE_TIMEOUT_S)
 
     async def close(self) -> None:
-        """End all handlers."""
+        """End all handlers, and begin no other."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -72,6 +77,9 @@ class StreamTransport:
         writer: asyncio.StreamWriter,
     ) -> None:
         remote = info.peer_id.to_base58()
+        if self._closed:
+            writer.transport.abort()
+            return
         if self._streams[remote] >= MAX_STREAMS_PER_PEER:
             self._on_misbehaved(remote, name, "it opens too many streams at once")
             writer.transport.abort()
@@ -81,18 +89,47 @@ class StreamTransport:
         self._tasks.add(task)
         self._streams[remote] += 1
         try:
-            await attend(Channel(remote, reader, writer, self.traffic), handler)
-        except MisbehavedError as error:
-            self._on_misbehaved(remote, name, str(error))
+            late = Channel(remote, reader, _LateClose(writer), self.traffic)
+            try:
+                await attend(late, handler)
+            except MisbehavedError as error:
+                self._on_misbehaved(remote, name, str(error))
+            await _linger(reader)
         except PeerError as error:
             log.debug("%s of %s: %s", name, remote, error)
+        except asyncio.CancelledError:
+            if not self._closed:  # asyncio before 3.12 would log ours as an error of its own
+                raise
         except Exception:
             log.exception("the handler %s failed", name)
         finally:
+            writer.close()
             self._tasks.discard(task)
             self._streams[remote] -= 1
             if not self._streams[remote]:
                 del self._streams[remote]
+
+
+class _LateClose:
+    """A writer that is closed later, by somebody else."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.write = writer.write
+        self.drain = writer.drain
+
+    def close(self) -> None:
+        """Do nothing yet."""
+
+
+async def _linger(reader: asyncio.StreamReader) -> None:
+    """Read on until the other end closes, for a while.
+
+    p2pd drops an answer that is under way if we close while the other end still sends.
+    """
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_LINGER_S):
+            while await reader.read(_SLICE_BYTES):
+                pass
 
 
 def _log_misbehaviour(peer_id: str, name: str, reason: str) -> None:

@@ -81,13 +81,13 @@ class Channel:
         self._traffic = traffic
 
     async def send(self, header: Mapping[str, Any], body: Body = b"") -> None:
-        """Send one frame.
+        """Send one frame; `body` is bytes, or a view of them.
 
         Raises:
             UnreachableError: The stream broke.
         """
         head = json.dumps(header, separators=(",", ":")).encode()
-        view = memoryview(body).cast("B")
+        view = memoryview(body)
         try:
             self._writer.write(_PREFIX.pack(len(head), len(view)) + head)
             for start in range(0, len(view), _SLICE_BYTES):

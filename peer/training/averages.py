@@ -89,10 +89,9 @@ class AverageLog:
             return self._total()
 
     def add(self, base_root: str, epoch: int, certificate_json: str, parts: Sequence[Body]) -> None:
-        """Keep the average that extends the state `base_root` at `epoch`.
+        """Keep the average that extends the state `base_root` at `epoch`, in memory at first.
 
-        Writes to the disk if there is more in memory than should be. Another average on the same
-        base takes the place of the one before.
+        Another average on the same base takes the place of the one before.
         """
         path = self._folder / f"{next(self._numbers)}{_SUFFIX}"
         sizes = tuple(len(part) for part in parts)
@@ -103,6 +102,14 @@ class AverageLog:
             self._certificates.pop(base_root, None)
             self._certificates[base_root] = certificate_json
             self._trim()
+
+    @property
+    def too_much_in_memory(self) -> bool:
+        """Whether `spill` has something to do."""
+        return self._next_to_spill() is not None
+
+    def spill(self) -> None:
+        """Write to the disk what is too much in memory, the oldest averages first."""
         with self._spilling:
             while (old := self._next_to_spill()) is not None:
                 self._spill(*old)

@@ -67,6 +67,7 @@ class Averager:
         self._running: tuple[str, asyncio.Future[None]] | None = None
         self._stage = RoundFailure.NO_GROUP
         self._tried: Base | None = None
+        self._spilling: asyncio.Future[None] | None = None
         self._useless_until_s: dict[str, float] = {}
 
     async def start(self) -> None:
@@ -198,6 +199,8 @@ class Averager:
     def _keep(self, certificate: Certificate, parts: Sequence[Body]) -> None:
         base = certificate.vote.base
         self._averages.add(base.state_root, base.epoch, certificate.to_json(), parts)
+        if self._averages.too_much_in_memory and (self._spilling is None or self._spilling.done()):
+            self._spilling = asyncio.ensure_future(asyncio.to_thread(self._averages.spill))
 
     def _open_round(self, base_root: str) -> "asyncio.Future[None] | None":
         if self._running is not None and self._running[0] == base_root:

@@ -58,14 +58,16 @@ class _Blocks:
     unused_bits: np.uint32
 
 
-def encode(values: Flat, codec: str) -> bytes:
+def encode(values: Flat, codec: str) -> Body:
     """Return `values` fp32 [n] as the bytes that `codec` sends.
+
+    With `none` they are the memory of `values` itself, which must not change any more.
 
     Raises:
         ValueError: `codec` is not known, or it scales and a number is not finite.
     """
     if codec == "none":
-        return values.astype("<f4", copy=False).tobytes()
+        return values.astype("<f4", copy=False).view(np.uint8).data
     kind = _blocks_of(codec)
     scales = kind.scales(_largest_magnitudes(values))
     # A BytesIO hands its buffer over as bytes without copying it.

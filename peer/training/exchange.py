@@ -320,7 +320,7 @@ async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> Non
     Raises:
         UnreachableError: The stream broke, or the other end takes nothing.
     """
-    view = memoryview(data).cast("B")
+    view = memoryview(data)
     for start in range(0, len(view), FRAME_BYTES):
         await timely(channel.send({}, view[start : start + FRAME_BYTES]), frame_timeout_s)
 

@@ -197,9 +197,11 @@ class Muster:
         return trusted if 2 * (len(trusted) + 1) > len(there) else there
 
     def shunned(self, base: Base) -> set[str]:
-        """Return the peers that we will not be in a group with."""
-        everybody = {member.peer_id for member in self.roster.members()}
-        return everybody - self.fellows(base)
+        """Return the peers that we cannot reach, or will not be in a group on `base` with."""
+        live = self.live()
+        unreachable = {member.peer_id for member in self.roster.members()} - live
+        distrusted = live - self.roster.trusted(self.now_s) - self.fellows(base)
+        return unreachable | distrusted
 
     def can_join(self, peer: str, base: Base) -> bool:
         """Return whether `peer`, by its last report, is at `base` or just about to be."""

@@ -4,7 +4,7 @@ A slice that fails a check is its sender's fault and is named as such; the other
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -58,8 +58,19 @@ def reduce(slices: Mapping[str, Flat], weights: Mapping[str, int], elements: int
     if not accepted:
         return Reduced(None, refused)
     total = sum(weights[peer] for peer in accepted)
-    first, *others = accepted
-    mean = slices[first] * np.float32(weights[first] / total)
-    for peer in others:
-        mean += slices[peer] * np.float32(weights[peer] / total)
-    return Reduced(mean, refused)
+    shares = [(slices[peer], np.float32(weights[peer] / total)) for peer in accepted]
+    return Reduced(_weighted_sum(shares, elements), refused)
+
+
+def _weighted_sum(shares: Sequence[tuple[Flat, np.float32]], elements: int) -> Flat:
+    """Return the sum fp32 [elements] of slices times shares, block by block in the cache."""
+    (first, share), *others = shares
+    mean, scratch = np.empty(elements, np.float32), np.empty(_BLOCK_ELEMENTS, np.float32)
+    for start in range(0, elements, _BLOCK_ELEMENTS):
+        block = mean[start : start + _BLOCK_ELEMENTS]
+        product = scratch[: len(block)]
+        np.multiply(first[start : start + len(block)], share, out=block)
+        for values, weight in others:
+            np.multiply(values[start : start + len(block)], weight, out=product)
+            np.add(block, product, out=block)
+    return mean

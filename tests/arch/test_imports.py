@@ -65,13 +65,25 @@ def test_the_supervisor_loads_neither_torch_nor_hivemind():
     assert not {"torch", "transformers", "hivemind", "pyarrow"} & set(ast.literal_eval(done.stdout))
 
 
+def test_rounds_over_any_transport_need_neither_torch_nor_hivemind():
+    code = (
+        "import sys, peer.training.averaging, peer.training.catchup;"
+        "print(sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not HEAVY & set(ast.literal_eval(done.stdout))
+
+
 def test_an_import_that_breaks_the_contract_is_found(tmp_path):
     root = Path(__file__).parents[2]
     data = shutil.ignore_patterns("*.xz", "blobs", "__pycache__")
     shutil.copytree(root / "peer", tmp_path / "peer", ignore=data)
     shutil.copy(root / "pyproject.toml", tmp_path)
-    choose = tmp_path / "peer" / "data" / "choose.py"
-    choose.write_text(choose.read_text() + "\nimport time\n")
+    for module, line in (("data/choose", "import time"), ("training/chain", "import asyncio")):
+        file = tmp_path / "peer" / f"{module}.py"
+        file.write_text(f"{file.read_text()}\n{line}\n")
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
         cwd=tmp_path,
@@ -82,3 +94,4 @@ def test_an_import_that_breaks_the_contract_is_found(tmp_path):
     )
     assert done.returncode != 0
     assert "peer.data.choose is not allowed to import time" in done.stdout
+    assert "peer.training.chain is not allowed to import asyncio" in done.stdout

@@ -7,6 +7,7 @@ from peer.daemon.lifecycle import State
 from peer.daemon.restart import FailureClass
 from peer.events import RoundFailure
 from peer.observe.metrics import Metrics
+from peer.swarm.records import Refusal
 
 CLI = {
     "completion": "shell",
@@ -31,8 +32,8 @@ CLI = {
     "run show": "directory --home --json",
     "run verify": "directory --home --json",
     "start": (
-        "manifest --device --home --max-epochs --metrics-port --micro-batch --paused --plain"
-        " --threads"
+        "run --alone --announce --client --device --hold --home --listen --max-epochs"
+        " --metrics-port --micro-batch --paused --peers --plain --threads"
     ),
     "status": "--home --json --watch",
     "stop": "--home",
@@ -40,6 +41,8 @@ CLI = {
 }
 
 METRICS = [
+    "ctpeer_branch_lost_epochs_total",
+    "ctpeer_branches_left_total",
     "ctpeer_build_info",
     "ctpeer_checkpoint_age_seconds",
     "ctpeer_checkpoints_total",
@@ -51,7 +54,11 @@ METRICS = [
     "ctpeer_group_peers",
     "ctpeer_heldout",
     "ctpeer_loss_nats",
+    "ctpeer_parts_refused_total",
+    "ctpeer_peer_misbehaviour_total",
+    "ctpeer_peers",
     "ctpeer_received_bytes_total",
+    "ctpeer_records_refused_total",
     "ctpeer_repeated_tokens_total",
     "ctpeer_resident_memory_bytes",
     "ctpeer_restarts_total",
@@ -90,7 +97,7 @@ def test_every_command_says_what_it_does():
 
 
 def test_the_metrics_are_the_known_ones():
-    registry = Metrics(State, RoundFailure, FailureClass).registry
+    registry = Metrics(State, RoundFailure, FailureClass, Refusal).registry
     names = []
     for family in registry.collect():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")

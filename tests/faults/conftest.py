@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from peer.config.home import Home
+from peer.daemon.client import command
 from peer.data.demo import DEMO_PATH
 from peer.data.index import parse_index
 from peer.data.source import ShardSources
@@ -20,7 +23,9 @@ QUICK = {
     "CTPEER_COMPUTE__DEVICE": "cpu",
     "CTPEER_CHECKPOINT__INTERVAL_S": "0.2",
     "CTPEER_METRICS__PORT": "0",
+    "CTPEER_SWARM__LISTEN": "/ip4/127.0.0.1/tcp/0",
 }
+FAULTY_START = (sys.executable, str(Path(__file__).with_name("faulty_start.py")))
 START_TIMEOUT_S = 60.0
 
 
@@ -43,11 +48,11 @@ class Daemon:
             timeout=100,
         )
 
-    def start(self, *arguments, **environment):
+    def start(self, *arguments, program=CTPEER, **environment):
         """Start the daemon; its output goes to a file beside the home."""
         with self.home.with_suffix(".out").open("ab") as out:
             self.process = subprocess.Popen(
-                [*CTPEER, "start", *map(str, arguments)],
+                [*program, "start", *map(str, arguments)],
                 env=self._environment | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -103,9 +108,17 @@ class Daemon:
     def _remember(self, status):
         if status["worker_pid"] is not None:
             try:
-                self._remember_process(psutil.Process(status["worker_pid"]))
+                worker = psutil.Process(status["worker_pid"])
+                for process in (worker, *worker.children(recursive=True)):
+                    self._remember_process(process)
             except psutil.NoSuchProcess:
                 return
+
+    def p2pd(self):
+        """Return the p2pd of the present worker."""
+        worker = psutil.Process(self.status()["worker_pid"])
+        (found,) = [p for p in worker.children(recursive=True) if p.name() == "p2pd"]
+        return found
 
     def _remember_process(self, process):
         if process not in self._started:
@@ -178,3 +191,61 @@ def tiny_run(text_folder, tmp_path_factory):
             [*CTPEER, *arguments], env=environment, check=True, capture_output=True, timeout=100
         )
     return folder / "tiny"
+
+
+class Swarm:
+    """Daemons that train one run together, the first one its founder."""
+
+    def __init__(self, daemons):
+        self.daemons = daemons
+
+    def statuses(self):
+        return [daemon.status() for daemon in self.daemons]
+
+    def wait_for_epoch(self, epoch, timeout_s=START_TIMEOUT_S):
+        """Wait until every daemon is at `epoch` or beyond; return how long it took."""
+        started_s = time.monotonic()
+        for daemon in self.daemons:
+            daemon.wait_until(lambda status: (status["epoch"] or 0) >= epoch, timeout_s)
+        return time.monotonic() - started_s
+
+    def hold_together(self, epoch):
+        """Wait until every daemon holds `epoch`; return the one root that all must have."""
+        for daemon in self.daemons:
+            daemon.wait_until(
+                lambda status: status["state"] == "holding" and status["state_root_epoch"] == epoch
+            )
+        roots = {status["state_root"] for status in self.statuses()}
+        assert len(roots) == 1, roots
+        return roots.pop()
+
+
+@pytest.fixture
+def make_swarm(make_daemon, tiny_run):
+    """Return daemons that know each other and begin to train at once.
+
+    Args:
+        size: How many.
+        max_epochs: Where they hold.
+        faults: FAULT by index.
+    """
+
+    def make(size, max_epochs=10**6, faults=None, **environment):
+        daemons = [make_daemon(**environment) for _ in range(size)]
+        given = tiny_run
+        for index, daemon in enumerate(daemons):
+            fault = (faults or {}).get(index)
+            flags = ["--paused", "--hold", "--max-epochs", max_epochs]
+            if fault is None:
+                daemon.start(given, *flags)
+            else:
+                daemon.start(given, *flags, program=FAULTY_START, FAULT=fault)
+            status = daemon.wait_until(lambda s: s["invite"] and s["state"] == "paused")
+            given = status["invite"]
+        for daemon in daemons:
+            daemon.wait_until(lambda s: s["peers"]["reachable"] == size - 1)
+        for daemon in daemons:  # at once: the first one would be far ahead of a second process
+            command(Home(daemon.home), "resume")
+        return Swarm(daemons)
+
+    return make

@@ -30,12 +30,11 @@ def nodes(swarm_tools, tmp_path_factory):
 class EntryPoint:
     """`ctpeer-bootstrap` as a process of its own."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, listen):
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "dht_bootstrap", "--json", "--metrics-port", "0"),
-                *("--listen", "/ip4/127.0.0.1/tcp/0", "--identity", str(folder / "entry.key")),
-                *arguments,
+                *("--listen", listen, "--identity", str(folder / "entry.key")),
             ],
             stdout=subprocess.PIPE,
             stderr=(folder / "entry.log").open("ab"),
@@ -48,13 +47,13 @@ class EntryPoint:
         self.addresses = tuple(self.told["addresses"])
 
 
-@pytest.fixture
-def start_entry_point(tmp_path):
+@pytest.fixture(scope="module")
+def start_entry_point(tmp_path_factory):
     """Start an entry point; it is killed in the end, and p2pd with it."""
     started = []
 
-    def start(*arguments):
-        started.append(EntryPoint(tmp_path, *arguments))
+    def start(folder=None, listen="/ip4/127.0.0.1/tcp/0"):
+        started.append(EntryPoint(folder or tmp_path_factory.mktemp("entry"), listen))
         return started[-1]
 
     yield start
@@ -62,3 +61,9 @@ def start_entry_point(tmp_path):
         entry.process.kill()
         entry.process.wait(10)
         entry.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def entry(start_entry_point):
+    """Return an entry point that no test breaks."""
+    return start_entry_point()

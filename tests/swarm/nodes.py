@@ -90,6 +90,10 @@ class Nodes:
             await node.p2p.shutdown()
         for node in self._started:
             await node.stop()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     def close(self):
         try:

@@ -15,11 +15,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
+OBJECTS = st.dictionaries(st.text(), JSON, max_size=3)
 BY_ANNOTATION = {
     float: FLOATS,
     float | None: st.none() | FLOATS,
     dict[str, float]: st.dictionaries(st.text(), FLOATS, max_size=3),
-    dict[str, Any]: st.dictionaries(st.text(), JSON, max_size=3),
+    dict[str, Any]: OBJECTS,
+    tuple[dict[str, Any], ...]: st.lists(OBJECTS, max_size=3).map(tuple),
 }
 KINDS = sorted(Message.kinds.values(), key=lambda kind: kind.__name__)
 

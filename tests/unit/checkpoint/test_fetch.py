@@ -215,6 +215,19 @@ def test_a_staging_file_of_another_size_is_mended(make_town, run, make_large, na
     run(scenario())
 
 
+def test_a_header_of_another_state_in_the_staging_is_not_believed(make_town, run, make_large):
+    async def scenario():
+        town, checkpoint, other = make_town(), make_large(4), make_large(5)
+        await town.donor("a", checkpoint)
+        with pytest.raises(Interrupted):
+            await town.fetch(["a"], checkpoint.state_root, interrupt_after(3))
+        header = town.staging / checkpoint.state_root / "header.json"
+        header.write_bytes(other.state.header("ab" * 32).to_bytes())
+        assert same(await town.fetch(["a"], checkpoint.state_root), checkpoint.state)
+
+    run(scenario())
+
+
 def test_the_staging_of_another_state_is_removed(make_town, run, make_large):
     async def scenario():
         town, first, second = make_town(), make_large(4), make_large(5)
@@ -308,6 +321,27 @@ def test_a_donor_that_does_not_give_what_is_due_is_left(make_town, run, make_lar
         assert list(refused(town)) == ["bad"]
         await town.donor("good", checkpoint)
         assert same(await town.fetch(["bad", "good"], checkpoint.state_root), checkpoint.state)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (one_byte_less, "it gave 262143 bytes where 262144 were due"),
+        (empty_frames, "it gave 0 bytes where 262144 were due"),
+        (one_byte_more, "262145 bytes where 262144 are the most"),
+        (another_chunk, "a chunk does not have its hash"),
+        (nothing, "nothing moved for 30 s"),
+    ],
+)
+def test_what_a_donor_did_is_said(make_town, run, make_large, spoil, reason):
+    async def scenario():
+        town, checkpoint = make_town(), make_large(4)
+        await town.stranger("bad", checkpoint.state, spoil=spoil)
+        with pytest.raises(FetchError, match="bad"):
+            await town.fetch(["bad"], checkpoint.state_root)
+        assert reason in town.refusals[0].reason
 
     run(scenario())
 

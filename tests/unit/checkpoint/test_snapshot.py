@@ -162,6 +162,8 @@ def test_the_state_is_hashed_once_for_many_who_ask(make_town, run, make_large, a
         request = {"root": checkpoint.state_root}
         gone = asyncio.create_task(ask(town, HEADER, request))
         await asyncio.sleep(1.0)
+        (handler,) = town.swarm._peers["a"]._tasks
+        handler.cancel()
         gone.cancel()
         others = [town.swarm.transport(f"joiner{i}") for i in range(5)]
         answers = await asyncio.gather(

@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from peer.daemon.lifecycle import TRANSITIONS, TRIGGER_OF_PHASE, State, Trigger, follow
 from peer.events import Phase
 
-RUNNING = {State.STARTING, State.TRAINING, State.AVERAGING, State.EVALUATING, State.PAUSED}
+RUNNING = {
+    State.STARTING,
+    State.JOINING,
+    State.TRAINING,
+    State.AVERAGING,
+    State.EVALUATING,
+    State.PAUSED,
+    State.HOLDING,
+}
 
 
 def test_every_state_has_its_row():
@@ -20,6 +28,18 @@ def test_every_phase_of_the_worker_is_a_trigger():
 @pytest.mark.parametrize("phase", sorted(Phase))
 def test_whatever_a_running_worker_says_is_followed(state, phase):
     follow(state, TRIGGER_OF_PHASE[phase])
+
+
+def test_a_worker_can_be_in_the_state_of_each_of_its_phases():
+    reached = {follow(State.STARTING, trigger) for trigger in TRIGGER_OF_PHASE.values()}
+    assert reached == RUNNING | {State.FINISHING}
+
+
+@pytest.mark.parametrize("state", sorted(RUNNING | {State.FINISHING}))
+def test_a_running_worker_can_be_stopped_end_and_die(state):
+    assert follow(state, Trigger.STOP) is State.STOPPING
+    assert follow(state, Trigger.END) is State.STOPPED
+    assert follow(state, Trigger.DIE) is State.RESTARTING
 
 
 @given(st.lists(st.sampled_from(sorted(TRIGGER_OF_PHASE.values()))))

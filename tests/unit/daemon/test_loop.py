@@ -1,7 +1,9 @@
 """The training loop over a real trainer, with rounds and a store that do as they are told."""
 
+import dataclasses
 import threading
 
+import numpy as np
 import pytest
 
 from peer.checkpoint.journal import Journal
@@ -9,13 +11,16 @@ from peer.clock import FakeClock
 from peer.config.settings import Settings
 from peer.daemon.loop import Parts, TrainingLoop
 from peer.daemon.orders import Orders
+from peer.errors import NetworkLostError
 from peer.events import (
+    BranchLeft,
     CheckpointFailed,
     CheckpointWritten,
     Evaluated,
     Finish,
     Heartbeat,
     Pause,
+    Phase,
     PhaseChanged,
     Resume,
     RoundCommitted,
@@ -23,9 +28,17 @@ from peer.events import (
     RoundFailure,
     Stop,
 )
-from peer.training.round import Failed, LoneRounds
+from peer.training.contribution import Contribution
+from peer.training.round import Failed, LoneRounds, Replaced
 
 MANIFEST_HASH = "ab" * 32
+
+
+class Stored:
+    """A checkpoint in the store."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
 
 
 class Store:
@@ -44,39 +57,107 @@ class Store:
         self.saved.append(epoch)
         return 1
 
+    def roots(self):
+        return [Stored(epoch) for epoch in self.saved[-2:]]
 
-class FailingRounds:
-    """Fails the first `failures` rounds."""
 
-    def __init__(self, rounds, failures):
-        self._rounds, self._left = rounds, failures
+class ScriptedRounds(LoneRounds):
+    """A swarm that does as the test says, and notes what it is told.
 
-    def run(self, base, contribution):
-        if self._left:
-            self._left -= 1
-            return Failed(RoundFailure.NOT_FINITE, "own contribution not finite", keep=False)
-        return self._rounds.run(base, contribution)
+    Attributes:
+        failures: What the next rounds fail with.
+        others: What `catch_up` gives, one after the other; a function makes it of the base.
+        wanted_at: Of how many loss terms the swarm wants our contribution.
+        told: (method, arguments) of each call.
+    """
+
+    def __init__(self, identity):
+        super().__init__(identity, "none")
+        self.failures = []
+        self.others = []
+        self.wanted_at = float("inf")
+        self.asked_for_state = False
+        self.told = []
+        self.lost = None
+        self._weight = 0
+
+    def start(self):
+        self.told.append(("start",))
+
+    def stand(self, generation, epoch, root, led_by):
+        self.told.append(("stand", generation, epoch, root, led_by))
+        self._weight = 0
+
+    def gather(self, weight, rate):
+        if self.lost:
+            raise NetworkLostError(self.lost)
+        self.told.append(("gather", weight, rate))
+        self._weight = weight
+
+    def rest(self, *, resting):
+        self.told.append(("rest", resting))
+
+    def saved(self, oldest_epoch):
+        self.told.append(("saved", oldest_epoch))
+
+    @property
+    def wanted(self):
+        return self._weight >= self.wanted_at
+
+    @property
+    def behind(self):
+        return bool(self.others)
+
+    def run(self, base, contribution, abandon):
+        self.told.append(("run", base.epoch, contribution.contribution_id))
+        if self.failures:
+            return self.failures.pop(0)
+        return super().run(base, contribution, abandon)
+
+    def catch_up(self, base, abandon):
+        return self.others.pop(0)(base)
+
+    def calls(self, name):
+        return [call[1:] for call in self.told if call[0] == name]
+
+
+NOT_FINITE = Failed(RoundFailure.NOT_FINITE, "own contribution not finite", keep=False)
+NO_QUORUM = Failed(RoundFailure.NO_QUORUM, "1 of 2 members signed", keep=True)
+
+
+@dataclasses.dataclass
+class Bench:
+    """A loop and what stands around it."""
+
+    loop: TrainingLoop
+    store: Store
+    clock: FakeClock
+    events: list
+    rounds: ScriptedRounds
+    trainer: object
 
 
 @pytest.fixture
-def make_loop(make_trainer, make_task, heldout, identities, tmp_path):
-    """Return a loop, its store, its clock and the events it emits."""
+def make_bench(make_trainer, make_task, heldout, identities, tmp_path):
+    """Return a loop with a store, a clock, rounds and the events it emits."""
 
-    def make(failures=0, interval_s=1e-6, on_event=lambda _event: None):
+    def make(failures=(), interval_s=1e-6, on_event=lambda _event: None):
         task, events, clock, store = make_task(), [], FakeClock(), Store()
 
         def emit(event):
             events.append(event)
             on_event(event)
 
-        rounds = FailingRounds(LoneRounds(identities[0], "none"), failures)
+        rounds = ScriptedRounds(identities[0])
+        rounds.failures = list(failures)
         sections = {"checkpoint": {"interval_s": interval_s}, "evaluation": {"interval_s": 100.0}}
+        trainer = make_trainer(task=task, events=events)
         parts = Parts(
             run_id="tiny",
             manifest_hash=MANIFEST_HASH,
             settings=Settings.model_validate(sections),
             task=task,
-            trainer=make_trainer(task=task, events=events),
+            trainer=trainer,
             rounds=rounds,
             store=store,
             journal=Journal(tmp_path / "journal.json", clock),
@@ -84,7 +165,18 @@ def make_loop(make_trainer, make_task, heldout, identities, tmp_path):
             clock=clock,
             emit=emit,
         )
-        return TrainingLoop(parts, None), store, clock, events
+        return Bench(TrainingLoop(parts, None), store, clock, events, rounds, trainer)
+
+    return make
+
+
+@pytest.fixture
+def make_loop(make_bench):
+    """Return a loop, its store, its clock and the events it emits."""
+
+    def make(failures=0, **given):
+        bench = make_bench([NOT_FINITE] * failures, **given)
+        return bench.loop, bench.store, bench.clock, bench.events
 
     return make
 
@@ -141,7 +233,7 @@ def test_a_failed_round_is_counted_said_and_tried_again_on_new_data(make_loop):
 
 
 def test_a_run_whose_rounds_all_fail_can_be_finished(make_loop):
-    loop, _, _, events = make_loop(failures=10**9)
+    loop, _, _, events = make_loop(failures=1000)
     orders = Orders()
     orders.take(Finish())
     finished = loop.run(orders, None)
@@ -204,3 +296,255 @@ def test_an_order_that_came_before_the_wait_is_not_missed():
     orders.take(Resume())
     orders.wait(1000.0)
     assert orders.paused is None
+
+
+@pytest.fixture
+def others(identities):
+    """Return what others certify on a base: their average, ours in it if it is given."""
+
+    def make(base, values, ours=None):
+        theirs = Contribution("theirs", values, 64, 4, 64, 3.0)
+        if ours is not None:
+            theirs = dataclasses.replace(theirs, contribution_id=ours.contribution_id)
+        committed = LoneRounds(identities[1], "none").run(base, theirs, lambda: False)
+        return dataclasses.replace(committed, seconds_by_phase={})
+
+    return make
+
+
+def small(trainer):
+    return np.full(trainer.state.schema.elements, 1e-3, np.float32)
+
+
+def test_a_round_that_others_want_begins_before_the_target_is_gathered(make_bench):
+    bench = make_bench()
+    bench.rounds.wanted_at = 32
+    bench.loop.run(Orders(), 1)
+    [event] = of(RoundCommitted, bench.events)
+    assert sum(event.loss_terms.values()) == 64
+    assert event.dropped_tokens == 0
+
+
+def test_a_round_worth_another_try_is_tried_with_the_same_contribution(make_bench):
+    bench = make_bench([NO_QUORUM, NO_QUORUM])
+    bench.loop.run(Orders(), 1)
+    assert len(bench.rounds.calls("run")) == 3
+    assert len({name for _, name in bench.rounds.calls("run")}) == 1
+    assert [event.dropped_tokens for event in of(RoundFailed, bench.events)] == [0, 0]
+    [event] = of(RoundCommitted, bench.events)
+    assert event.loss is not None
+    assert event.dropped_tokens == 0
+
+
+def test_others_are_met_once_the_root_is_known_and_told_of_each_epoch(make_bench):
+    bench = make_bench()
+    bench.loop.run(Orders(), 2)
+    told = [call for call in bench.rounds.told if call[0] in ("start", "stand")]
+    assert [call[:3] for call in told] == [
+        ("stand", 0, 0),
+        ("stand", 0, 0),
+        ("start",),
+        *[("stand", 0, epoch) for epoch in (1, 1, 2, 2)],
+    ]
+    stands = bench.rounds.calls("stand")
+    assert [root is None for *_, root, _ in stands] == [True, False] * 3
+    assert [led_by is None for *_, led_by in stands] == [True, True, False, True, False, True]
+    assert stands[-1][2] == bench.trainer.state.root(MANIFEST_HASH)
+
+
+def test_work_is_told_to_the_others_with_its_rate(make_bench):
+    bench = make_bench()
+    micro_batch = bench.trainer._micro_batch
+
+    def timed():
+        bench.clock.advance(0.5)
+        return micro_batch()
+
+    bench.trainer._micro_batch = timed
+    bench.loop.run(Orders(), 1)
+    weights = [weight for weight, _ in bench.rounds.calls("gather")]
+    rates = [rate for _, rate in bench.rounds.calls("gather")]
+    assert weights == [0, 32, 64, 96]
+    assert rates == [0.0, 64.0, 64.0, 64.0]
+
+
+def test_what_others_committed_is_taken_in_and_counted_as_theirs(make_bench, others):
+    bench = make_bench()
+    bench.rounds.others = [lambda base: others(base, small(bench.trainer))] * 3
+    finished = bench.loop.run(Orders(), 3)
+    assert finished.epoch == 3
+    assert not bench.rounds.calls("run")
+    events = of(RoundCommitted, bench.events)
+    assert [event.epoch for event in events] == [1, 2, 3]
+    assert all(event.loss is None and not event.seconds_by_phase for event in events)
+    assert any(event.phase is Phase.JOINING for event in of(PhaseChanged, bench.events))
+
+
+def test_work_that_others_did_not_wait_for_is_dropped_and_counted(make_bench, others):
+    bench = make_bench()
+    gather = bench.rounds.gather
+
+    def overtaken(weight, rate):
+        gather(weight, rate)
+        if weight == 64 and not bench.rounds.told.count(("overtaken",)):
+            bench.rounds.told.append(("overtaken",))
+            bench.rounds.others = [lambda base: others(base, small(bench.trainer))]
+
+    bench.rounds.gather = overtaken
+    bench.loop.run(Orders(), 2)
+    theirs, ours = of(RoundCommitted, bench.events)
+    assert (theirs.dropped_samples, theirs.dropped_tokens) == (4, 64)
+    assert theirs.loss is None
+    assert (ours.dropped_samples, ours.loss is None) == (0, False)
+
+
+def test_a_contribution_that_others_certified_after_all_is_not_counted_as_dropped(
+    make_bench, others
+):
+    bench = make_bench()
+
+    def certify(base):
+        return others(base, small(bench.trainer), bench.trainer.made)
+
+    def fail(base, contribution, abandon):
+        bench.rounds.others = [certify]
+        return NO_QUORUM
+
+    bench.rounds.run = fail
+    bench.loop.run(Orders(), 1)
+    [event] = of(RoundCommitted, bench.events)
+    assert event.loss is not None
+    assert (event.dropped_samples, event.dropped_tokens) == (0, 0)
+
+
+def test_rows_worked_on_after_a_contribution_was_made_are_dropped_and_counted(make_bench, others):
+    bench = make_bench()
+    bench.rounds.wanted_at = 32
+    gather = bench.rounds.gather
+
+    def fail(base, contribution, abandon):
+        bench.rounds.wanted_at = float("inf")  # whoever wanted it is gone
+        return NO_QUORUM
+
+    def overtaken(weight, rate):
+        gather(weight, rate)
+        if weight == 96:
+            made = bench.trainer.made
+            bench.rounds.others = [lambda base: others(base, small(bench.trainer), made)]
+
+    bench.rounds.run, bench.rounds.gather = fail, overtaken
+    bench.loop.run(Orders(), 1)
+    [event] = of(RoundCommitted, bench.events)
+    assert event.loss is not None
+    assert (event.dropped_samples, event.dropped_tokens) == (2, 32)
+
+
+def test_a_branch_that_is_not_the_runs_is_left_for_its_state(make_bench, make_trainer, run_epoch):
+    bench, ahead = make_bench(), make_trainer()
+    for _ in range(5):
+        run_epoch(ahead)
+
+    def go_over(base):
+        root = ahead.state.root(MANIFEST_HASH)
+        return Replaced(ahead.state, root, None, "3 peers went on there", 0, 0)
+
+    bench.rounds.others = [go_over]
+    finished = bench.loop.run(Orders(), 6)
+    [left] = of(BranchLeft, bench.events)
+    assert (left.epoch, left.reason) == (5, "3 peers went on there")
+    assert [event.epoch for event in of(RoundCommitted, bench.events)] == [6]
+    assert finished.state_root == bench.trainer.state.root(MANIFEST_HASH)
+    assert bench.store.saved[-1] == 6
+    assert ("stand", 0, 5, None, None) in bench.rounds.told
+
+
+def test_another_state_of_the_same_epoch_is_scored_like_any_other(
+    make_bench, make_trainer, run_epoch
+):
+    bench, other = make_bench(interval_s=1000.0), make_trainer()
+    run_epoch(other)
+    root = other.state.root(MANIFEST_HASH)
+
+    def go_over(base):
+        assert base.epoch == 1
+        return Replaced(other.state, root, None, "3 peers went on there", 1, 64)
+
+    def score(rows, between):
+        scored.append(bench.trainer.state.root(MANIFEST_HASH))
+        if bench.trainer.state.epoch == 1 and len(scored) == 2:
+            bench.rounds.others = [go_over]
+        return evaluate(rows, between)
+
+    def pass_time(event):
+        if isinstance(event, PhaseChanged):
+            bench.clock.advance(1000.0)
+
+    scored, evaluate = [], bench.trainer.evaluate
+    bench.trainer.evaluate = score
+    bench.loop._parts = dataclasses.replace(bench.loop._parts, emit=pass_time)
+    bench.loop.run(Orders(), 2)
+    assert scored[2] == root
+
+
+def test_a_dead_network_ends_the_loop_with_the_last_epoch_on_the_disk(make_bench):
+    bench = make_bench(interval_s=1000.0)
+
+    def die(event):
+        if isinstance(event, RoundCommitted):
+            bench.rounds.lost = "p2pd died"
+
+    bench.loop._parts = dataclasses.replace(
+        bench.loop._parts, emit=lambda event: (bench.events.append(event), die(event))
+    )
+    with pytest.raises(NetworkLostError, match="p2pd died"):
+        bench.loop.run(Orders(), 3)
+    assert bench.store.saved == [1]
+
+
+def test_a_peer_that_holds_serves_until_it_is_told_to_leave(make_bench):
+    bench = make_bench()
+    orders, holding = Orders(), threading.Event()
+    rest = bench.rounds.rest
+
+    def noted(*, resting):
+        rest(resting=resting)
+        holding.set()
+
+    bench.rounds.rest = noted
+    results = []
+    training = threading.Thread(
+        target=lambda: results.append(bench.loop.run(orders, 2, hold=True)), daemon=True
+    )
+    training.start()
+    assert holding.wait(20)
+    assert bench.store.saved[-1] == 2
+    assert training.is_alive()
+    orders.take(Finish())
+    training.join(20)
+    assert results[0].epoch == 2
+    assert bench.rounds.calls("rest") == [(True,)]
+    assert any(event.phase is Phase.HOLDING for event in of(PhaseChanged, bench.events))
+
+
+def test_nobody_is_to_wait_for_a_paused_peer(make_bench):
+    bench = make_bench()
+    orders = Orders(paused="paused by you")
+    wait, waited = orders.wait, []
+
+    def resume(seconds):
+        waited.append(seconds)
+        orders.take(Resume())
+        wait(0.0)
+
+    orders.wait = resume
+    bench.loop.run(orders, 1)
+    assert waited
+    assert bench.rounds.calls("rest") == [(True,), (False,)]
+
+
+def test_whoever_joins_has_a_state_written_before_it_is_due(make_bench):
+    bench = make_bench(interval_s=1000.0)
+    bench.rounds.asked_for_state = True
+    bench.loop.run(Orders(), 2)
+    assert bench.store.saved[0] == 1
+    assert bench.rounds.calls("saved")[0] == (1,)

@@ -93,6 +93,12 @@ def test_junk_claims_nothing(text):
     assert decode(text, INDEX) == frozenset()
 
 
+def test_a_claim_larger_than_its_record_claims_nothing():
+    bits = random.Random(0).randbytes(40_000 // 8)
+    assert len(text_of(bytes(4) + bits)) > MAX_CHARS
+    assert decode(text_of(bytes(4) + bits), LARGE) == frozenset()
+
+
 @given(st.text(max_size=100) | st.binary(max_size=50).map(text_of))
 def test_whatever_comes_only_known_shards_are_claimed(text):
     assert decode(text, INDEX) <= set(names_of(INDEX))

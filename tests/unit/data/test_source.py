@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peer.data import source
 from peer.data.index import DataIndex
 from peer.data.source import PeerShards, PublicShards, ShardSources
 from peer.errors import DamagedError
@@ -203,7 +204,30 @@ def test_a_file_is_read_once_until_it_changes(shard, index, tmp_path, monkeypatc
     assert find(public, shard.sha256) == path
 
 
-def test_what_the_index_does_not_name_is_not_given_whatever_is_asked(index, tmp_path):
+def test_of_a_packed_file_no_more_is_unpacked_than_the_shard_may_hold(
+    shard, index, tmp_path, monkeypatch
+):
+    path = tmp_path / "one" / f"{shard.name}.xz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lzma.compress(bytes(10_000_000)))
+    unpacked = []
+    slices = source._slices
+
+    async def counted(file):
+        async for piece in slices(file):
+            unpacked.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(source, "_slices", counted)
+    public = PublicShards(index, [tmp_path / "one"], tmp_path / "kept")
+    assert find(public, shard.sha256) is None
+    assert sum(unpacked) <= shard.bytes + (1 << 20)
+    assert not list(tmp_path.glob("kept/*"))
+
+
+def test_what_the_index_does_not_name_is_not_given_whatever_is_asked(index, shard, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / shard.name).write_bytes(DATA)
     (tmp_path / "secret.txt").write_bytes(b"a secret")
     (tmp_path / "kept").mkdir()
     sha256 = hashlib.sha256(b"a secret").hexdigest()

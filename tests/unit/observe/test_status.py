@@ -3,10 +3,14 @@ import json
 import pytest
 
 from peer.events import (
+    BranchLeft,
     CheckpointFailed,
     CheckpointRejected,
     CheckpointWritten,
     Evaluated,
+    PartRefused,
+    PeerMisbehaved,
+    PeersSeen,
     Progress,
     RootComputed,
     RoundCommitted,
@@ -20,6 +24,7 @@ PROMISED = {
     "schema", "state", "reason", "run_id", "epoch", "generation", "state_root", "loss", "heldout",
     "tokens_total", "tokens_per_second", "contribution", "rounds", "shards", "checkpoint",
     "restarts", "uptime_s", "device", "rss_bytes", "metrics_url",
+    "peer_id", "addresses", "reachability", "invite", "peers",
 }  # fmt: skip
 
 
@@ -35,16 +40,26 @@ def progress(tokens, weight=None):
     )
 
 
-def committed(epoch, loss=2.0):
+def committed(epoch, loss=2.0, loss_terms=None, dropped_tokens=0):
     return RoundCommitted(
         epoch=epoch,
         generation=0,
-        group=1,
-        weight=100,
+        loss_terms=loss_terms or {"Qm": 100},
         loss=loss,
         seconds_by_phase={"reduce": 0.1},
-        bytes_sent=0,
-        bytes_received=0,
+        dropped_samples=0,
+        dropped_tokens=dropped_tokens,
+    )
+
+
+def seen(*states):
+    return PeersSeen(
+        addresses=("/ip4/203.0.113.7/tcp/31337/p2p/Qm",),
+        reachability="public",
+        peers=tuple({"peer_id": f"Q{i}", "state": state} for i, state in enumerate(states)),
+        sent_bytes=1,
+        received_bytes=2,
+        refused_records={},
     )
 
 
@@ -74,6 +89,8 @@ def test_before_the_worker_said_anything_every_promised_field_is_there():
     assert set(status["heldout"]) >= {"name", "value", "epoch", "baselines"}
     assert set(status["contribution"]) >= {"samples", "weight"}
     assert set(status["rounds"]) >= {"committed", "failed", "last_failure"}
+    assert set(status["peers"]) >= {"live", "in_group", "reachable"}
+    assert (status["addresses"], status["reachability"], status["invite"]) == ([], None, None)
     json.dumps(status, allow_nan=False)
 
 
@@ -88,6 +105,68 @@ def test_loss_is_the_mean_of_the_last_ten_epochs():
     losses = [*range(100, 0, -10), 5]
     status = status_after(*(committed(i, loss) for i, loss in enumerate(losses, 1)))
     assert status["loss"] == pytest.approx(sum(losses[1:]) / 10)
+
+
+def test_an_epoch_that_others_made_has_no_loss_of_ours():
+    assert status_after(committed(1, 3.0), committed(2, None))["losses"] == [3.0]
+
+
+def test_the_group_is_the_last_certificates_and_dropped_work_adds_up():
+    status = status_after(
+        committed(1, loss_terms={"Qm": 30, "Qn": 40}, dropped_tokens=5),
+        committed(2, loss_terms={"Qm": 30, "Qn": 40, "Qo": 1}, dropped_tokens=7),
+    )
+    assert status["rounds"]["group"] == status["peers"]["in_group"] == 3
+    assert status["tokens_dropped"] == 12
+
+
+def test_the_commits_are_kept_with_who_brought_what_but_not_for_ever():
+    snapshot = Snapshot(started_s=0.0)
+    for epoch in range(2000):
+        snapshot.apply(committed(epoch, loss_terms={"Qm": epoch + 1}), 0.0)
+    assert len(snapshot.commits) == 512
+    assert (snapshot.commits[-1].epoch, snapshot.commits[-1].loss_terms) == (1999, {"Qm": 2000})
+
+
+def test_a_branch_that_was_left_is_shown_with_what_was_lost(make_loaded):
+    left = BranchLeft(
+        reason="3 peers went on there, 1 here",
+        epoch=3,
+        lost_epochs=4,
+        lost_weight=100,
+        dropped_samples=2,
+        dropped_tokens=16,
+    )
+    status = status_after(make_loaded(), committed(9), progress(70), left, left)
+    assert status["epoch"] == 3
+    assert status["epochs_lost_in_branches"] == 8
+    assert status["loss_terms_lost_in_branches"] == 200
+    assert status["last_branch_left"] == "3 peers went on there, 1 here"
+    assert status["tokens_dropped"] == 32
+    assert status["contribution"]["weight"] == 0
+
+
+def test_peers_are_live_when_they_answer_whatever_else_they_do():
+    states = ("in group", "behind", "left out", "unreachable", "not asked yet")
+    status = status_after(seen(), seen(*states))
+    assert status["peers"] == {"live": 4, "in_group": 0, "reachable": 3, "known": 5}
+    assert [peer["state"] for peer in status["swarm_peers"]] == list(states)
+    assert status["reachability"] == "public"
+    assert status["addresses"] == ["/ip4/203.0.113.7/tcp/31337/p2p/Qm"]
+
+
+def test_without_a_network_this_peer_alone_is_live():
+    assert status_after()["peers"] == {"live": 1, "in_group": 0, "reachable": 0, "known": 0}
+
+
+def test_misbehaviour_is_shown_by_peer_and_its_memory_is_bounded():
+    snapshot = Snapshot(started_s=0.0)
+    for i in range(5000):
+        snapshot.apply(PeerMisbehaved(peer_id=f"Q{i}", what="a vote without a name"), 0.0)
+    snapshot.apply(PartRefused(peer_id="Q1", reason="not finite"), 0.0)
+    assert len(snapshot.misbehaved) == 512
+    assert snapshot.misbehaved["Q4999"] == "a vote without a name"
+    assert snapshot.refused_parts == 1
 
 
 def test_a_failed_round_is_counted_and_named():

@@ -185,6 +185,13 @@ def test_a_body_of_junk_or_a_bomb_is_refused(body):
         parse_invite(packed(body), NOW_S)
 
 
+def test_another_checksum_is_refused_though_all_else_fits():
+    data = module._from_base58(TEXT[7:])
+    text = "ctpeer1" + module._to_base58(bytes(4) + data[4:])
+    with pytest.raises(UsageError, match="its checksum does not fit"):
+        parse_invite(text, NOW_S)
+
+
 def test_what_hangs_on_behind_is_refused():
     data = module._from_base58(TEXT[7:])[4:] + b"more"
     text = "ctpeer1" + module._to_base58(module._checksum(data) + data)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peer.errors import ConfigurationError
+from peer.errors import ConfigurationError, DeclinedError, MisbehavedError, UnreachableError
 from peer.swarm.blobs import FRAME_BYTES, BlobServer
 from peer.swarm.download import FetchError, Refusal, fetch_blob, has_hash
 from peer.swarm.wire import scoped
@@ -239,7 +239,7 @@ def test_a_beginning_that_is_too_long_is_thrown_away(size, sim, scene):
 
     sim.run(go())
     assert scene.target.read_bytes() == DATA
-    assert "misbehaved" not in scene.kinds("d")
+    assert set(scene.kinds("d")) == ({"conflicting"} if size <= CAP else set())
 
 
 @pytest.mark.parametrize("first", ["liar", "honest"])
@@ -262,7 +262,21 @@ def test_a_lie_hidden_in_the_middle_does_not_stay(first, sim, scene):
     assert "misbehaved" not in scene.kinds("honest")
 
 
-@pytest.mark.parametrize("size", [CAP + 1, 1 << 50, 1 << 60, -1, 1.5, True, None, "5", [1]])
+@pytest.mark.parametrize("size", [CAP + 1, 4 * CAP])
+def test_nothing_is_taken_of_a_file_larger_than_the_cap(size, sim, scene):
+    async def go():
+        await scene.hostile("liar", serving(pieces(bytes(size)), size))
+        with pytest.raises(FetchError, match=rf"says that it has {size} bytes where {CAP} are the"):
+            await scene.fetch("liar")
+
+    sim.run(go())
+    assert scene.seen == []
+    assert scene.kinds("liar") == ["misbehaved"]
+
+
+@pytest.mark.parametrize(
+    "size", [CAP + 1, 1 << 50, 1 << 60, -1, 1.5, float(SIZE), True, None, str(SIZE), [1]]
+)
 def test_a_size_that_cannot_be_is_refused_at_once(size, sim, scene):
     async def go():
         await scene.hostile("liar", serving(pieces(DATA), size))
@@ -289,21 +303,72 @@ def test_a_false_size_costs_one_attempt(size, gives, sim, scene):
     assert scene.on_disk <= CAP
 
 
-def test_a_false_size_does_not_cost_what_is_here(sim, scene):
+@pytest.mark.parametrize("size", [5, CAP])
+def test_a_false_size_does_not_cost_what_is_here(size, sim, scene):
+    def mend(_, to, __):
+        if to == "liar":
+            scene.swarm.mend("joiner", "honest")
+
     async def go():
-        donor = await scene.donor("honest")
-        await scene.hostile("liar", serving([], 5))
+        await scene.donor("honest")
+        await scene.hostile("liar", serving(pieces(bytes(size)), size))
         scene.at_frame[2] = lambda: scene.swarm.sever("joiner", "honest")
-        scene.swarm.on_open = lambda _, to, __: (
-            to == "liar" and scene.swarm.mend("joiner", "honest")
-        )
+        scene.swarm.on_open = mend
         await scene.fetch("honest", "liar")
-        assert donor.traffic.received_bytes < 1000
-        assert scene.joiner.traffic.received_bytes < len(DATA) + 1000
 
     sim.run(go())
     assert scene.target.read_bytes() == DATA
     assert scene.kinds("liar") == ["conflicting"]
+    assert len(scene.seen) == FRAMES
+
+
+def test_a_false_size_does_not_cost_what_an_earlier_attempt_left(sim, scene):
+    scene.part.parent.mkdir()
+    scene.part.write_bytes(DATA[: 2 * FRAME_BYTES])
+
+    async def go():
+        await scene.hostile("liar", serving([], 5))
+        await scene.donor("honest")
+        await scene.fetch("liar", "honest")
+
+    sim.run(go())
+    assert scene.target.read_bytes() == DATA
+    assert len(scene.seen) == FRAMES - 2
+
+
+def test_a_donor_that_breaks_off_after_every_frame_still_gives_all(sim, scene):
+    async def one_frame(channel):
+        offset = (await channel.receive()).header["offset"]
+        await channel.send({"size": SIZE})
+        await channel.send({}, pieces(DATA, offset)[0])
+
+    async def go():
+        await scene.hostile("shaky", one_frame)
+        await scene.fetch("shaky")
+
+    sim.run(go())
+    assert scene.target.read_bytes() == DATA
+    assert scene.kinds("shaky") == ["unreachable"] * (FRAMES - 1)
+
+
+def test_the_stream_to_a_liar_is_closed(sim, scene):
+    ended = asyncio.Event()
+
+    async def handler(channel):
+        await channel.receive()
+        await channel.send({"size": -1})
+        with pytest.raises(UnreachableError):
+            await channel.receive()
+        ended.set()
+
+    async def go():
+        await scene.hostile("liar", handler)
+        with pytest.raises(FetchError):
+            await scene.fetch("liar")
+        async with asyncio.timeout(1):
+            await ended.wait()
+
+    sim.run(go())
 
 
 async def endless(channel):
@@ -478,8 +543,6 @@ def test_a_hash_is_taken_of_what_is_there(sim, tmp_path):
 
 
 def test_refusals_are_told_apart():
-    from peer.errors import DeclinedError, MisbehavedError, UnreachableError
-
     errors = (DeclinedError("x"), MisbehavedError("x"), UnreachableError("x"))
     kinds = [Refusal.of("d", error).kind for error in errors]
     assert kinds == ["declined", "misbehaved", "unreachable"]

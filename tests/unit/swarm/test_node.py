@@ -1,10 +1,12 @@
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -74,7 +76,7 @@ def test_an_address_of_another_machine_is_refused():
 def test_what_is_no_address_is_refused(nodes, text):
     with pytest.raises(ConfigurationError, match="no address to listen at"):
         nodes.start("refused", listen=(text,))
-    with pytest.raises(ConfigurationError, match="no such address|is no address"):
+    with pytest.raises(ConfigurationError, match="is no address; write it"):
         nodes.start("refused", initial_peers=("nonsense",))
 
 
@@ -98,15 +100,19 @@ def test_initial_peers_that_are_not_there_are_reported_and_no_error(nodes, pair)
         nodes.do(each.stop())
 
 
-def test_a_peer_that_comes_later_is_met_by_rejoining(nodes):
+def test_a_peer_that_comes_later_is_met_by_rejoining(nodes, swarm_tools):
     late = nodes.start("late")
     address = late.addresses[0]
     nodes.do(late.stop())
     node = nodes.start("early", known_peers=(address,))
     assert node.unreachable.keys() == {address}
     late = nodes.start("late", listen=(address.split("/p2p/")[0],))
-    nodes.do(node.rejoin())
-    assert node.dht.nodes == {late.peer_id}
+
+    def met():  # libp2p leaves an address alone for some seconds after a failure
+        nodes.do(node.rejoin())
+        return node.dht.nodes == {late.peer_id}
+
+    swarm_tools.wait_until(met)
     for each in (node, late):
         nodes.do(each.stop())
 
@@ -146,6 +152,11 @@ def test_a_key_that_p2pd_cannot_read_is_explained(nodes):
     (nodes.folder / "broken.key").write_bytes(b"junk")
     with pytest.raises(CtpeerError, match="is not an identity key"):
         nodes.start("broken")
+
+
+async def close(*channels):
+    for channel in channels:
+        channel.close()
 
 
 async def echo(channel):
@@ -205,6 +216,28 @@ def test_what_a_handler_throws_is_told_reported_or_kept(nodes, swarm_tools):
         nodes.do(node.stop())
 
 
+def test_an_answer_arrives_though_the_question_was_not_read_to_its_end(nodes, pair):
+    first, second = pair
+
+    async def decline(channel):
+        await channel.receive()
+        raise DeclinedError("enough")
+
+    nodes.do(first.transport.serve("/t/enough", decline))
+
+    async def scene():
+        channel = await second.transport.open(first.peer_id, "/t/enough")
+        await channel.send({})
+        with contextlib.suppress(UnreachableError):
+            await channel.send({}, b"x" * (4 << 20))
+        with pytest.raises(DeclinedError, match="enough"):
+            await channel.receive()
+        channel.close()
+
+    for _ in range(10):
+        nodes.do(scene())
+
+
 @pytest.mark.parametrize("peer_id", [ID, "", "Qm0OIl", "x" * 1000])
 def test_a_peer_that_nobody_knows_is_unreachable(nodes, pair, peer_id):
     with pytest.raises(UnreachableError):
@@ -236,7 +269,7 @@ def test_connecting_makes_a_way(nodes):
         nodes.do(second.transport.open(first.peer_id, "/t/echo"))
     nodes.do(first.transport.serve("/t/echo", echo))
     nodes.do(second.connect(first.addresses[0]))
-    nodes.do(second.transport.open(first.peer_id, "/t/echo")).close()
+    nodes.do(close(nodes.do(second.transport.open(first.peer_id, "/t/echo"))))
     assert first.peer_id in second.dht.nodes
     assert nodes.do(second.connected()) == {first.peer_id}
     for node in (first, second):
@@ -248,7 +281,7 @@ def test_a_client_is_reached_over_connections_of_its_own(nodes, pair):
     assert client.addresses == ()
     assert client.reachability() == "client"
     nodes.do(client.transport.serve("/t/echo", echo))
-    nodes.do(pair[0].transport.open(client.peer_id, "/t/echo")).close()
+    nodes.do(close(nodes.do(pair[0].transport.open(client.peer_id, "/t/echo"))))
     nodes.do(client.stop())
 
 
@@ -256,35 +289,43 @@ def test_a_peer_that_opens_too_many_streams_is_cut_off_and_named(nodes, pair, sw
     first, second = pair
     reported = []
     first.transport._on_misbehaved = lambda *what: reported.append(what)
-    release = threading.Event()
 
     async def linger(channel):
-        while not release.is_set():
-            await asyncio.sleep(0.01)
+        with pytest.raises(UnreachableError):
+            await channel.receive()
 
     nodes.do(first.transport.serve("/t/linger", linger))
 
     async def open_many():
-        for _ in range(MAX_STREAMS_PER_PEER + 1):
+        return [
             await second.transport.open(first.peer_id, "/t/linger")
+            for _ in range(MAX_STREAMS_PER_PEER + 1)
+        ]
 
-    nodes.do(open_many())
+    channels = nodes.do(open_many())
     swarm_tools.wait_until(lambda: reported)
     assert reported == [(second.peer_id, "/t/linger", "it opens too many streams at once")]
-    release.set()
+    nodes.do(close(*channels))
     swarm_tools.wait_until(lambda: not first.transport._streams)
 
 
 @pytest.mark.parametrize(
     ("number", "longest_s", "words"),
-    [(signal.SIGKILL, 1.0, "ended with code -9"), (signal.SIGSTOP, 10.0, "did not answer")],
+    [(signal.SIGKILL, 1.0, "ended with code -9"), (signal.SIGSTOP, 4.0, "did not answer")],
 )
-def test_a_p2pd_that_died_or_froze_is_noticed_and_reaped(nodes, number, longest_s, words):
+def test_a_p2pd_that_died_or_froze_is_noticed_and_reaped(
+    nodes, swarm_tools, monkeypatch, number, longest_s, words
+):
+    monkeypatch.setattr("peer.swarm.node._ASK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("peer.swarm.libp2p._END_TIMEOUT_S", 0.5)
     node = nodes.start("victim")
     nodes.do(node.probe())
     os.kill(node.p2pd_pid, number)
     if number == signal.SIGKILL:
         nodes.do(node.ended(), 5.0)
+    else:
+        p2pd = psutil.Process(node.p2pd_pid)
+        swarm_tools.wait_until(lambda: p2pd.status() == psutil.STATUS_STOPPED)
     started_s = time.monotonic()
     with pytest.raises(UnreachableError, match=words):
         nodes.do(node.probe())
@@ -304,9 +345,10 @@ def test_a_broken_connection_to_p2pd_is_noticed(nodes):
 
 def test_a_stopped_node_leaves_nothing_and_stops_its_handlers(nodes, pair):
     node = nodes.start("brief", pair[0])
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def wait_for_ever(channel):
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -314,6 +356,7 @@ def test_a_stopped_node_leaves_nothing_and_stops_its_handlers(nodes, pair):
 
     nodes.do(node.transport.serve("/t/wait", wait_for_ever))
     nodes.do(pair[0].transport.open(node.peer_id, "/t/wait"))
+    assert begun.wait(5.0)
     folder = node._libp2p._folder
     assert list(folder.glob("*.sock"))
     nodes.do(node.stop())
@@ -358,9 +401,10 @@ def test_p2pd_dies_with_a_process_that_is_killed(tmp_path, swarm_tools):
     swarm_tools.wait_until(lambda: not swarm_tools.alive(pid), 5.0)
 
 
-def test_sockets_of_killed_processes_are_cleared_away(nodes, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    old, fresh = tmp_path / "ctpeer-p2pd-old", tmp_path / "ctpeer-p2pd-fresh"
+def test_sockets_of_killed_processes_are_cleared_away(nodes, monkeypatch):
+    base = tempfile.TemporaryDirectory()  # a socket's path is short, unlike tmp_path
+    monkeypatch.setattr("tempfile.tempdir", base.name)
+    old, fresh = (Path(base.name) / f"ctpeer-p2pd-{name}" for name in ("old", "fresh"))
     held = nodes.start("holder")
     for folder in (old, fresh):
         folder.mkdir()
@@ -373,3 +417,4 @@ def test_sockets_of_killed_processes_are_cleared_away(nodes, tmp_path, monkeypat
     assert Path(held._libp2p._folder).exists()
     for each in (held, node):
         nodes.do(each.stop())
+    base.cleanup()

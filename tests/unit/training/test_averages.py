@@ -41,11 +41,12 @@ def make_log(tmp_path):
 
 @pytest.fixture
 def fill():
-    """Add averages, each on a state that is named like its epoch."""
+    """Add averages, each on a state that is named like its epoch, and spill what is too much."""
 
     def fill_log(log, epochs):
         for epoch in epochs:
             log.add(f"r{epoch}", epoch, f"c{epoch}", parts_of(epoch))
+            log.spill()
 
     return fill_log
 
@@ -66,6 +67,7 @@ def kept(log, epochs):
 def test_what_was_added_is_returned(make_log, in_memory):
     log = make_log(in_memory)
     log.add("root", 7, "certificate", PARTS)
+    log.spill()
     found = log.get("root")
     assert (found.epoch, found.certificate) == (7, "certificate")
     assert list(found.parts) == list(PARTS)
@@ -88,6 +90,20 @@ def test_only_the_newest_stay_in_memory(make_log, fill, tmp_path):
     fill(log, range(8))
     assert len(files(tmp_path / "averages")) == 5
     assert kept(log, range(9)) == list(range(8))
+
+
+def test_adding_does_not_write_and_says_when_there_is_something_to_spill(make_log, tmp_path):
+    log = make_log(in_memory=1)
+    said = []
+    for epoch in range(3):
+        log.add(f"r{epoch}", epoch, f"c{epoch}", parts_of(epoch))
+        said.append(log.too_much_in_memory)
+    assert said == [False, True, True]
+    assert files(tmp_path / "averages") == []
+    log.spill()
+    assert not log.too_much_in_memory
+    assert len(files(tmp_path / "averages")) == 2
+    assert kept(log, range(3)) == [0, 1, 2]
 
 
 def test_beyond_the_total_the_oldest_go_and_their_certificates_stay(make_log, fill, tmp_path):
@@ -124,8 +140,9 @@ def test_large_certificates_are_kept_up_to_a_size(make_log):
 
 def test_another_average_on_the_same_state_takes_its_place(make_log, tmp_path):
     log = make_log(in_memory=0)
-    log.add("root", 1, "old", [b"old"])
-    log.add("root", 1, "new", [b"new"])
+    for name in ("old", "new"):
+        log.add("root", 1, name, [name.encode()])
+        log.spill()
     assert list(log.get("root").parts) == [b"new"]
     assert log.certificate("root") == "new"
     assert len(files(tmp_path / "averages")) == 1
@@ -216,6 +233,22 @@ def test_a_full_disk_costs_the_average_and_nothing_else(make_log, fill, monkeypa
     assert len(files(tmp_path / "averages")) == 1
     fill(log, range(6, 8))
     assert kept(log, range(8)) == [0, 4, 5, 6, 7]
+
+
+def test_an_average_that_is_dropped_while_it_is_written_leaves_no_file(
+    make_log, fill, monkeypatch, tmp_path
+):
+    log, real = make_log(in_memory=0), Path.open
+
+    def drop_and_open(path, *arguments):
+        log.drop_before(9)
+        return real(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", drop_and_open)
+        fill(log, range(3))
+    assert kept(log, range(3)) == []
+    assert files(tmp_path / "averages") == []
 
 
 def test_a_file_that_was_removed_costs_the_average_and_nothing_else(make_log, fill, tmp_path):

@@ -8,15 +8,21 @@ import math
 import numpy as np
 import pytest
 
+from peer.errors import MisbehavedError
 from peer.training.certificate import (
     Base,
     Certificate,
     Entry,
+    Signature,
     Vote,
+    group_id,
+    parse_part,
+    parse_signature,
     problem,
     quorum,
     sign_part,
     sign_vote,
+    signer_of,
 )
 from peer.training.codec import encode
 
@@ -24,15 +30,22 @@ BASE = Base("tiny-1", 2, 7, "ab" * 32)
 DATA = encode(np.ones(3, np.float32), "none")
 
 
+def entries_of(members):
+    return tuple(Entry(member.peer_id, f"c{i}", 10 + i) for i, member in enumerate(members))
+
+
+def part_of(reducer, base=BASE, entries=None, refused=()):
+    """Return the one part, signed for the group that brings `entries`."""
+    name = group_id(base, entries or entries_of([reducer]))
+    return sign_part(reducer, name, DATA, 3, 3.5, refused)
+
+
 def vote_of(members, **change):
     """Return the vote of a group in which the first member reduced the one part."""
-    vote = Vote(
-        base=BASE,
-        group=tuple(member.peer_id for member in members),
-        entries=tuple(Entry(member.peer_id, f"c{i}", 10 + i) for i, member in enumerate(members)),
-        parts=(sign_part(members[0], BASE, DATA, 3, 3.5),),
-    )
-    return dataclasses.replace(vote, **change)
+    vote = Vote(base=BASE, entries=entries_of(members), parts=())
+    vote = dataclasses.replace(vote, **{k: v for k, v in change.items() if k != "parts"})
+    parts = change.get("parts", (part_of(members[0], vote.base, vote.entries),))
+    return dataclasses.replace(vote, parts=parts)
 
 
 def certificate_of(members, signers=None, **change):
@@ -42,7 +55,9 @@ def certificate_of(members, signers=None, **change):
 
 @pytest.fixture(scope="module")
 def lone(identities):
-    return certificate_of(identities[:1])
+    """Return a certificate of one, in which every list has something in it."""
+    refused = ["QmSomebody"]
+    return certificate_of(identities[:1], parts=(part_of(identities[0], refused=refused),))
 
 
 def places(value, path=()):
@@ -67,10 +82,10 @@ def with_value(body, path, change):
 def shape_of_one():
     """Return a certificate's JSON shape, for the places to parametrize over."""
     part = dict.fromkeys(("public_key", "elements", "digest", "square_sum", "signature"), 0)
+    part["refused"] = [0]
     return {
         "vote": {
             "base": dict.fromkeys(("run_id", "generation", "epoch", "state_root"), 0),
-            "group": [0],
             "entries": [dict.fromkeys(("peer_id", "contribution_id", "weight"), 0)],
             "parts": [part],
         },
@@ -178,45 +193,136 @@ def test_a_signature_under_another_vote_does_not_count(identities):
     assert "1 of 3" in problem(mixed)
 
 
+def test_the_group_is_who_the_contributions_are_of(identities):
+    assert vote_of(identities[:3]).group == tuple(each.peer_id for each in identities[:3])
+    assert vote_of(identities[:3]).weight == 10 + 11 + 12
+
+
 def test_a_part_by_a_stranger_is_refused(identities):
-    parts = (sign_part(identities[3], BASE, DATA, 3, 3.5),)
-    assert "is not in the group" in problem(certificate_of(identities[:3], parts=parts))
+    members = identities[:3]
+    parts = (part_of(identities[3], entries=entries_of(members)),)
+    assert "is not in the group" in problem(certificate_of(members, parts=parts))
+
+
+def test_a_reducer_with_two_parts_is_refused(identities):
+    members = identities[:3]
+    parts = (part_of(members[0], entries=entries_of(members)),) * 2
+    assert "has two parts" in problem(certificate_of(members, parts=parts))
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"elements": 4}, {"digest": "0" * 64}, {"square_sum": 3.25}, {"signature": ""}],
+    [
+        {"elements": 4},
+        {"digest": "0" * 64},
+        {"square_sum": 3.25},
+        {"refused": ("QmSomebody",)},
+        {"signature": ""},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_part_that_its_reducer_did_not_sign_is_refused(identities, change):
-    part = dataclasses.replace(sign_part(identities[0], BASE, DATA, 3, 3.5), **change)
-    assert "not signed by the reducer" in problem(certificate_of(identities[:3], parts=(part,)))
+    members = identities[:3]
+    part = dataclasses.replace(part_of(members[0], entries=entries_of(members)), **change)
+    assert "not signed by the reducer" in problem(certificate_of(members, parts=(part,)))
 
 
-def test_a_part_signed_for_another_base_is_refused(identities):
-    part = sign_part(identities[0], dataclasses.replace(BASE, epoch=6), DATA, 3, 3.5)
-    assert "not signed by the reducer" in problem(certificate_of(identities[:3], parts=(part,)))
+@pytest.mark.parametrize(
+    "change",
+    [{"run_id": "tiny-2"}, {"generation": 3}, {"epoch": 6}, {"state_root": "cd" * 32}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_part_signed_for_another_base_is_refused(identities, change):
+    members = identities[:3]
+    part = part_of(members[0], dataclasses.replace(BASE, **change), entries_of(members))
+    assert "not signed by the reducer" in problem(certificate_of(members, parts=(part,)))
 
 
-@pytest.mark.parametrize("weight", [0, -5])
-def test_a_contribution_that_weighs_nothing_is_refused(identities, weight):
-    entries = (Entry(identities[0].peer_id, "c", weight),)
-    assert "weighs nothing" in problem(certificate_of(identities[:3], entries=entries))
+def test_a_part_signed_for_another_group_or_other_contributions_is_refused(identities):
+    members = identities[:3]
+    entries = entries_of(members)
+    for other in (
+        entries[:2],
+        (*entries[:2], dataclasses.replace(entries[2], weight=13)),
+        (*entries[:2], dataclasses.replace(entries[2], contribution_id="another")),
+        entries[::-1],
+    ):
+        part = part_of(members[0], entries=other)
+        assert "not signed by the reducer" in problem(certificate_of(members, parts=(part,)))
 
 
-def test_a_contribution_of_a_stranger_is_refused(identities):
-    entries = (Entry(identities[3].peer_id, "c", 5),)
-    assert "not a member's" in problem(certificate_of(identities[:3], entries=entries))
+def test_a_part_names_whom_it_left_out_in_one_order_only(identities):
+    one, other = (part_of(identities[0], refused=names) for names in ("ba", "ab"))
+    assert one == other
+    assert one.refused == ("a", "b")
 
 
-def test_a_group_that_is_empty_or_names_a_peer_twice_is_refused(identities):
-    twice = (identities[0].peer_id,) * 2
-    for group in ((), twice):
-        assert "empty or names a peer twice" in problem(
-            certificate_of(identities[:1], group=group, entries=())
-        )
+@pytest.mark.parametrize("weight", [0, -5, 10**12 + 1])
+def test_a_contribution_without_a_sensible_weight_is_refused(identities, weight):
+    entries = (*entries_of(identities[:2]), Entry(identities[2].peer_id, "c", weight))
+    assert "no sensible weight" in problem(certificate_of(identities[:3], entries=entries))
+
+
+def test_a_group_that_names_a_peer_twice_is_refused(identities):
+    entries = entries_of([*identities[:2], identities[1]])
+    assert "names a peer twice" in problem(certificate_of(identities[:2], entries=entries))
+
+
+def test_a_group_that_is_too_large_is_refused(identities):
+    names = (f"Qm{i}" for i in range(256))
+    entries = (*entries_of(identities[:1]), *(Entry(name, "c", 1) for name in names))
+    assert "too large" in problem(certificate_of(identities[:1], entries=entries))
+    fewer = certificate_of(identities[:1], entries=entries[:-1])
+    assert problem(fewer) == "1 of 256 members signed, 129 must"
+
+
+def test_more_signatures_than_members_are_not_even_looked_at(identities):
+    good = certificate_of(identities[:2])
+    flood = dataclasses.replace(good, signatures=good.signatures * 1000)
+    assert problem(flood) == "it has more signatures than members"
 
 
 @pytest.mark.parametrize("change", [{"parts": ()}, {"entries": ()}], ids=["part", "contribution"])
 def test_a_certificate_of_no_average_is_refused(identities, change):
-    assert problem(certificate_of(identities[:1], **change)) is not None
+    assert problem(certificate_of(identities[:1], **change)) == "it certifies no average"
+
+
+def test_equal_votes_have_one_name_and_others_another(identities):
+    vote = vote_of(identities[:3])
+    assert vote.vote_id == vote_of(identities[:3]).vote_id
+    other = dataclasses.replace(vote, base=dataclasses.replace(BASE, state_root="cd" * 32))
+    assert vote.vote_id != other.vote_id
+    assert vote.group_id != other.group_id
+
+
+def test_a_signature_tells_its_signer_and_only_under_its_own_text(identities):
+    vote = vote_of(identities[:3])
+    signature = sign_vote(identities[1], vote)
+    assert signer_of(signature, vote.statement()) == identities[1].peer_id
+    assert signer_of(signature, vote.statement() + b" ") is None
+    for junk in (Signature("", ""), Signature("*", "*"), dataclasses.replace(signature, signature="")):
+        assert signer_of(junk, vote.statement()) is None
+
+
+BODIES = [None, 5, "x", [], {}, {"public_key": 5, "signature": "x"}, {"public_key": "x"}]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=str)
+@pytest.mark.parametrize("parse", [parse_part, parse_signature])
+def test_what_a_peer_sends_in_place_of_a_digest_or_a_vote_is_refused(parse, body):
+    with pytest.raises(MisbehavedError, match="makes no sense"):
+        parse(body)
+
+
+def test_a_digest_and_a_vote_come_back_from_json_as_they_were(identities):
+    part = part_of(identities[0], refused=["a"])
+    vote = sign_vote(identities[0], vote_of(identities[:1]))
+    assert parse_part(json.loads(json.dumps(dataclasses.asdict(part)))) == part
+    assert parse_signature(json.loads(json.dumps(dataclasses.asdict(vote)))) == vote
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_norm_that_is_not_finite_is_refused(identities, bad):
+    body = dataclasses.asdict(part_of(identities[0])) | {"square_sum": bad}
+    with pytest.raises(MisbehavedError):
+        parse_part(body)

@@ -131,7 +131,7 @@ def test_a_contribution_that_is_not_finite_is_a_failed_round_and_training_goes_o
     trainer = make_trainer(task=task)
     root = trainer.state.root(MANIFEST)
     assert trainer.work(never)
-    failed = rounds.run(Base("tiny", 0, 0, root), trainer.contribution(root))
+    failed = rounds.run(Base("tiny", 0, 0, root), trainer.contribution(root), never)
     assert isinstance(failed, Failed)
     assert failed.failure is RoundFailure.NOT_FINITE
     assert not failed.keep

@@ -1,0 +1,1 @@
+"""A whole swarm on one machine: real peers as processes, injected faults, and a verdict."""
