@@ -81,9 +81,7 @@ def _step(processes: list["subprocess.Popen[str]"]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _peer(
-    system: str, index: int, peers: int, elements: int
-) -> Iterator["subprocess.Popen[str]"]:
+def _peer(system: str, index: int, peers: int, elements: int) -> Iterator["subprocess.Popen[str]"]:
     arguments = [system, str(index), str(peers), str(elements)]
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.averaging_peer", *arguments],
@@ -130,7 +128,6 @@ def _line(case: dict[str, Any]) -> str:
             seconds, cpu = (case[system][name]["median"] for name in ("seconds", "cpu_seconds"))
             parts.append(f"{system} {seconds:.2f} s, {cpu:.2f} CPU-s")
     return "  ".join(parts)
-
 
 
 if __name__ == "__main__":

@@ -86,9 +86,11 @@ class Ours:
         self._loop.call_soon_threadsafe(self._muster.stand, 0, self._epoch, _root(self._epoch))
 
     def place(self) -> str:
+        """See `Peer`."""
         return self._node.addresses[0]
 
     def meet(self, places: list[str]) -> None:
+        """See `Peer`."""
         self._wait(self._meet([place for place in places if place != self.place()]))
 
     async def _meet(self, places: list[str]) -> None:
@@ -101,6 +103,7 @@ class Ours:
         await asyncio.sleep(1.0)
 
     def average(self) -> int:
+        """See `Peer`."""
         from peer.training.certificate import Base
         from peer.training.contribution import Contribution
         from peer.training.round import Committed
@@ -132,9 +135,11 @@ class Stock:
         self._dht = hivemind.DHT(host_maddrs=["/ip4/127.0.0.1/tcp/0"], start=True)
 
     def place(self) -> str:
+        """See `Peer`."""
         return str(self._dht.get_visible_maddrs()[0])
 
     def meet(self, places: list[str]) -> None:
+        """See `Peer`."""
         import hivemind
         from hivemind.averaging import DecentralizedAverager
 
@@ -155,6 +160,7 @@ class Stock:
         )
 
     def average(self) -> int:
+        """See `Peer`."""
         result = None
         while result is None:
             result = self._averager.step(timeout=_TIMEOUT_S, weight=1.0)
@@ -170,6 +176,7 @@ class Gloo:
         self._bytes = 4 * elements * 2 * (peers - 1) // peers
 
     def place(self) -> str:
+        """See `Peer`."""
         if self._index:
             return ""
         import socket
@@ -178,6 +185,7 @@ class Gloo:
             return str(free.getsockname()[1])
 
     def meet(self, places: list[str]) -> None:
+        """See `Peer`."""
         torch.distributed.init_process_group(
             "gloo",
             init_method=f"tcp://127.0.0.1:{places[0]}",
@@ -186,6 +194,7 @@ class Gloo:
         )
 
     def average(self) -> int:
+        """See `Peer`."""
         torch.distributed.all_reduce(self._tensor)
         self._tensor /= self._peers
         return self._bytes

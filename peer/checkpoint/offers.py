@@ -1,4 +1,4 @@
-"""Which checkpoints peers offer to those who join, and fetching the newest one that is certified."""
+"""Which checkpoints peers offer to those who join, and fetching the newest certified one."""
 
 import asyncio
 import logging

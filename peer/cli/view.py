@@ -129,7 +129,8 @@ def _rounds(rounds: Mapping[str, Any]) -> str:
 def _peers(status: Status) -> str:
     peers = status["peers"]
     others = peers["reachable"]
-    text = f"{others} other{'' if others == 1 else 's'} reachable, this one is {status['reachability']}"
+    ours = status["reachability"]
+    text = f"{others} other{'' if others == 1 else 's'} reachable, this one is {ours}"
     if unreachable := peers["known"] - others:
         text += f"; {unreachable} known but out of reach"
     if status["epochs_lost_in_branches"]:

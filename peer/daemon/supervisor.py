@@ -322,7 +322,7 @@ class Supervisor:
 
     # ---- listening to the worker
 
-    def _take(self, message: Message | Junk) -> None:
+    def _take(self, message: Message | Junk) -> None:  # noqa: C901 one case a message
         now_s = self._heard_s = self._clock.monotonic_s()
         if isinstance(message, Junk):
             self.metrics.message_refused()
@@ -367,9 +367,10 @@ class Supervisor:
             return
         self._epoch_logged_s = now_s
         seen = self.snapshot
+        loss = f"loss {seen.loss:.3f}" if seen.loss is not None else "no loss of its own yet"
         score = f", held-out {seen.evaluated.value:.3f}" if seen.evaluated else ""
         rate = seen.tokens_per_second(now_s)
-        log.info("epoch %d, loss %.3f%s, %.0f tokens/s", seen.epoch, seen.loss or 0.0, score, rate)
+        log.info("epoch %d, %s%s, %.0f tokens/s", seen.epoch, loss, score, rate)
 
     async def _log_output(self, worker: WorkerProcess) -> None:
         async for line in worker.output():

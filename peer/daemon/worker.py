@@ -1,8 +1,8 @@
 """The worker process: `python -m peer.daemon.worker --fd N`, started by the supervisor.
 
 It speaks `peer.events` over the socket it inherits, trains until told to leave, and dies with its
-supervisor. Exit codes: 0 finished, 69 network lost, 75 out of memory, 78 refused; anything else is a
-crash.
+supervisor. Exit codes: 0 finished, 69 network lost, 75 out of memory, 78 refused; anything else
+is a crash.
 """
 
 import argparse

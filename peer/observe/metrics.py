@@ -137,7 +137,7 @@ class Metrics:
         for state in ("known", "reachable"):
             self._peers.labels(state)
 
-    def apply(self, event: Message) -> None:  # noqa: C901 one case an event
+    def apply(self, event: Message) -> None:  # noqa: C901, PLR0912 one case an event
         """Count `event`."""
         match event:
             case Progress():

@@ -73,7 +73,7 @@ class Snapshot:
     refused_parts: int = 0
     lost_epochs: int = 0
     lost_weight: int = 0
-    last_loss: str | None = None
+    last_branch_left: str | None = None
     failed: Counter[str] = dataclasses.field(default_factory=Counter)
     last_failure: RoundFailed | None = None
     evaluated: Evaluated | None = None
@@ -89,7 +89,7 @@ class Snapshot:
     )
     _rate: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
 
-    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901 one case an event
+    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901, PLR0912 one case an event
         """Take in `event`, which came at `now_s` on the monotonic clock."""
         match event:
             case Loaded():
@@ -97,21 +97,9 @@ class Snapshot:
             case Progress():
                 self._progress(event, now_s)
             case RoundCommitted():
-                self.committed += 1
-                self.epoch, self.generation = event.epoch, event.generation
-                self.group = len(event.loss_terms)
-                self.commits.append(Commit(event.epoch, event.loss_terms))
-                self.contribution_samples = self.contribution_weight = 0
-                self.dropped_tokens += event.dropped_tokens
-                if event.loss is not None:
-                    self.losses.append(event.loss)
+                self._commit(event)
             case BranchLeft():
-                self.epoch = event.epoch
-                self.contribution_samples = self.contribution_weight = 0
-                self.dropped_tokens += event.dropped_tokens
-                self.lost_epochs += event.lost_epochs
-                self.lost_weight += event.lost_weight
-                self.last_loss = event.reason
+                self._leave_branch(event)
             case PeersSeen():
                 self.peers = event
             case PeerMisbehaved():
@@ -163,6 +151,24 @@ class Snapshot:
         """The mean loss of the last ten epochs, in nats; None before the first."""
         recent = list(self.losses)[-_LOSS_EPOCHS:]
         return sum(recent) / len(recent) if recent else None
+
+    def _commit(self, event: RoundCommitted) -> None:
+        self.committed += 1
+        self.epoch, self.generation = event.epoch, event.generation
+        self.group = len(event.loss_terms)
+        self.commits.append(Commit(event.epoch, event.loss_terms))
+        self.contribution_samples = self.contribution_weight = 0
+        self.dropped_tokens += event.dropped_tokens
+        if event.loss is not None:
+            self.losses.append(event.loss)
+
+    def _leave_branch(self, event: BranchLeft) -> None:
+        self.epoch = event.epoch
+        self.contribution_samples = self.contribution_weight = 0
+        self.dropped_tokens += event.dropped_tokens
+        self.lost_epochs += event.lost_epochs
+        self.lost_weight += event.lost_weight
+        self.last_branch_left = event.reason
 
     def _load(self, event: Loaded) -> None:
         self.loaded = event
@@ -253,7 +259,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         },
         "loss_terms_lost_in_branches": snapshot.lost_weight,
         "epochs_lost_in_branches": snapshot.lost_epochs,
-        "last_branch_left": snapshot.last_loss,
+        "last_branch_left": snapshot.last_branch_left,
         **_swarm(snapshot),
         "rounds": {
             "committed": snapshot.committed,

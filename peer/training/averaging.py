@@ -52,14 +52,14 @@ class Averager:
         elements: int,
         codec_name: str,
         emit: Callable[[Message], None],
-        hook: Hook = lambda phase: None,
+        hook: Hook | None = None,
     ) -> None:
         self._muster = muster
         self._averages = averages
         self._elements = elements
         self._codec = codec_name
         self._emit = emit
-        self._hook = hook
+        self._hook = hook or (lambda _phase: None)
         self._matchmaking = Matchmaking(muster)
         self._exchange = Exchange(muster, elements, codec_name, self._note_refused)
         self._ballot = Ballot(muster)

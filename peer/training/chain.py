@@ -35,7 +35,7 @@ class Row:
 
     @classmethod
     def of(cls, certificates: Sequence[Certificate]) -> "Row":
-        """Return what `certificates`, oldest first, did; an empty row is a peer that stood still."""
+        """Return what `certificates`, oldest first, did; an empty row is one that stood still."""
         last: dict[str, int] = {}
         for certificate in certificates:
             for signer in certificate.signers & set(certificate.vote.group):

@@ -169,10 +169,15 @@ class Exchange:
             average = await receive_body(channel, size, self._muster.limits.frame_timeout_s)
             digest = parse_part(header.get("digest"))
             decoded = await offload(
-                len(values), check_part, digest, average, len(values), group.group_id, self._codec
+                len(values),
+                check_part,
+                digest,
+                average,
+                reducer,
+                len(values),
+                group.group_id,
+                self._codec,
             )
-            if digest.reducer != reducer:
-                raise MisbehavedError(f"{reducer} sends another's part")
         except MisbehavedError as error:
             self._muster.misbehaved(reducer, str(error))
             raise
@@ -292,25 +297,37 @@ class Exchange:
         return self._reductions[group_id]
 
 
-def check_part(digest: PartDigest, data: Body, elements: int, group: str, codec_name: str) -> Flat:
+def check_part(
+    digest: PartDigest, data: Body, reducer: str, elements: int, group: str, codec_name: str
+) -> Flat:
     """Return the decoded average fp32 [elements] of a part that is all that its reducer signed.
+
+    Args:
+        digest: What came with it.
+        data: The encoded average.
+        reducer: Who must have made it.
+        elements: Numbers that there must be.
+        group: The group's id.
+        codec_name: How it is encoded.
 
     Raises:
         MisbehavedError: It is not.
     """
+    if digest.reducer != reducer:
+        raise MisbehavedError(f"{reducer} sends another's part")
     if digest.elements != elements or digest.digest != hashlib.sha256(data).hexdigest():
-        raise MisbehavedError(f"the part of {digest.reducer} is not what it signed")
+        raise MisbehavedError(f"the part of {reducer} is not what it signed")
     if (wrong := digest.problem(group)) is not None:
         raise MisbehavedError(wrong)
     try:
         values = codec.decode(data, elements, codec_name)
     except ValueError as error:
-        raise MisbehavedError(f"the part of {digest.reducer} cannot be decoded: {error}") from error
+        raise MisbehavedError(f"the part of {reducer} cannot be decoded: {error}") from error
     measured = square_sum(values)
     if not np.isfinite(measured):
-        raise MisbehavedError(f"the part of {digest.reducer} is not finite")
+        raise MisbehavedError(f"the part of {reducer} is not finite")
     if abs(measured - digest.square_sum) > _SUM_TOLERANCE * max(measured, 1e-300):
-        raise MisbehavedError(f"the norm that {digest.reducer} signed is not its part's")
+        raise MisbehavedError(f"the norm that {reducer} signed is not its part's")
     return values
 
 

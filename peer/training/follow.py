@@ -116,7 +116,14 @@ class Follow:
                 size = codec.encoded_bytes(digest.elements, self._codec)
                 data = await receive_body(channel, size, muster.limits.frame_timeout_s)
                 values = await offload(
-                    digest.elements, check_part, digest, data, digest.elements, group, self._codec
+                    digest.elements,
+                    check_part,
+                    digest,
+                    data,
+                    digest.reducer,
+                    digest.elements,
+                    group,
+                    self._codec,
                 )
                 parts.append(Part(digest, data, values))
         except MisbehavedError as error:

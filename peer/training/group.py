@@ -120,8 +120,8 @@ def settle(peers: Collection[str], unreachable: Mapping[str, Collection[str]]) -
             trouble[accuser] = trouble.get(accuser, 0) + 1
             # One word against another: the one who is spoken of goes, unless many say it of him.
             trouble[accused] = trouble.get(accused, 0) + 1
-        accused = {b for _, b in pairs}
-        left.discard(max(trouble, key=lambda peer: (trouble[peer], peer in accused, peer)))
+        named = {b for _, b in pairs}
+        left.discard(max(trouble, key=lambda peer: (trouble[peer], peer in named, peer)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -172,6 +173,6 @@ def _parse_lineage(body: object) -> list[tuple[int, str]]:
                 pairs.append((epoch, root))
             case _:
                 raise MisbehavedError("a lineage is a list of epochs and roots")
-    if any(b[0] != a[0] + 1 for a, b in zip(pairs, pairs[1:], strict=False)):
+    if any(b[0] != a[0] + 1 for a, b in itertools.pairwise(pairs)):
         raise MisbehavedError("the epochs of a lineage do not follow each other")
     return pairs
