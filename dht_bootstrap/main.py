@@ -14,7 +14,7 @@ import platformdirs
 
 from peer import __version__
 from peer.errors import ConfigurationError, CtpeerError
-from peer.swarm.listening import check_dialled, check_listened
+from peer.swarm.listening import check_announced, check_listened, check_peers
 
 if TYPE_CHECKING:
     from dht_bootstrap.service import Bootstrap, Started
@@ -81,7 +81,8 @@ def main(*, as_json: bool, log_level: str, **options: Any) -> None:
         signal.signal(number, lambda *_: os._exit(0))
     logging.basicConfig(level=log_level.upper(), format=_FORMAT)
     try:
-        check_dialled((*options["announce"], *options["peers"]))
+        check_announced(options["announce"])
+        check_peers(options["peers"])
         check_listened(options["listen"])
         options["identity"] = _identity_path(options["identity"])
         bootstrap = _bootstrap(**options)
@@ -104,6 +105,7 @@ def _bootstrap(**options: Any) -> "Bootstrap":
             announce=options["announce"],
             initial_peers=options["peers"],
             relay=options["relay"],
+            public=options["relay"],
         ),
         Identity.load_or_create(options["identity"]),
         MetricsAddress(options["metrics_host"], options["metrics_port"]),

@@ -75,7 +75,7 @@ class SandboxCommand(click.Command):
 @click.option("--run", metavar="MANIFEST", help="What to train; the demo if not given.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1.0, max=1e7),
+    type=float,
     metavar="SECONDS",
     help="End after that long whatever happens; 300 and 5 for each epoch if not given.",
 )
@@ -153,7 +153,7 @@ def rows(members: Sequence["Member"]) -> list[tuple[str, ...]]:
                 str(member.index),
                 (member.peer_id or "-")[-_SHOWN_CHARS:],
                 str(member.processes.pid),
-                member.state if member.life == "running" else member.life.value,
+                member.doing,
                 "-" if member.epoch < 0 else str(member.epoch),
                 str(status.get("rounds", {}).get("group", "-")),
                 "-" if loss is None else f"{loss:.3f}",

@@ -33,7 +33,7 @@ from peer.tasks.task import HeldOutRows, Task
 from peer.training.certificate import Base, Certificate
 from peer.training.contribution import Contribution, Tally
 from peer.training.memory import is_out_of_memory
-from peer.training.round import Committed, Failed, Replaced, Rounds
+from peer.training.round import Committed, Failed, Replaced, Rounds, Waiting
 from peer.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ _HEARTBEAT_S = 1.0
 _LONGEST_FAILURE_PAUSE_S = 10.0
 _BESIDE_TIMEOUT_S = 600.0
 _PACE_WINDOW_S = 10.0
+_JOIN_PAUSE_S = 0.5
 _SAVE_SHARE = 20
 """Writing checkpoints takes at most one part in this many of the time."""
 _EVALUATION_SHARE = 50
@@ -217,6 +218,9 @@ class TrainingLoop:
                     self._commit(committed)
                 case Replaced() as replaced:
                     self._replace(replaced)
+                case Waiting(reason=reason):
+                    self._enter(Phase.JOINING, reason)
+                    orders.wait(_JOIN_PAUSE_S)
                 case None:
                     return
 

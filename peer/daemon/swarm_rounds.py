@@ -15,7 +15,7 @@ from peer.training.catchup import CatchUp
 from peer.training.certificate import Base, Certificate
 from peer.training.contribution import Contribution
 from peer.training.history import History
-from peer.training.round import Abandon, Committed, Failed, Replaced
+from peer.training.round import Abandon, Committed, Failed, Step
 from peer.training.state import Schema, Slot
 
 log = logging.getLogger(__name__)
@@ -115,14 +115,14 @@ class SwarmRounds:
         except AbandonedError:
             return Failed(RoundFailure.ABANDONED, "an order came in between", keep=True)
 
-    def catch_up(self, base: Base, abandon: Abandon) -> Committed | Replaced | None:
+    def catch_up(self, base: Base, abandon: Abandon) -> Step | None:
         """Return what others have beyond `base`: the next epoch, another state, or nothing."""
         try:
             return self._network.wait(self._step(base), abandon)
         except AbandonedError:
             return None
 
-    async def _step(self, base: Base) -> Committed | Replaced | None:
+    async def _step(self, base: Base) -> Step | None:
         step = await self._catchup.step(base)
         self._behind = step is not None
         return step

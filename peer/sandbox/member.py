@@ -71,6 +71,11 @@ class Member:
         return str(self.status["state"]) if self.status else "starting"
 
     @property
+    def doing(self) -> str:
+        """What a person is told of it: its state, or what became of its processes."""
+        return self.state if self.life is Life.RUNNING else self.life.value
+
+    @property
     def trains(self) -> bool:
         """Whether it is past its start, and all that it can do to be with the others."""
         return self.state in _AT_WORK

@@ -85,7 +85,7 @@ def conclude(
     problems = [
         *problems,
         *_wrong_ends(finals, max_epochs),
-        *_unknown_epochs(chronicle, commits, max_epochs),
+        *_unknown_epochs(chronicle, commits),
         *_absences(peers),
     ]
     statuses = [final.status for final in finals if final.status is not None]
@@ -111,6 +111,8 @@ def conclude(
 
 def _peer(final: Final, chronicle: Chronicle, commits: Commits) -> dict[str, Any]:
     status = final.status or {}
+    # The root is made beside the next epoch's work: one of an earlier epoch would mislead.
+    fresh = status.get("state_root_epoch") == status.get("epoch")
     expected = [epoch for epoch in commits if chronicle.expected(final.index, epoch)]
     return {
         "index": final.index,
@@ -118,7 +120,7 @@ def _peer(final: Final, chronicle: Chronicle, commits: Commits) -> dict[str, Any
         "alive": final.alive,
         "epoch": status.get("epoch"),
         "generation": status.get("generation"),
-        "state_root": status.get("state_root"),
+        "state_root": status.get("state_root") if fresh else None,
         "heldout": status.get("heldout", {}).get("value"),
         "rounds": status.get("rounds"),
         "restarts": status.get("restarts_by_reason"),
@@ -152,8 +154,9 @@ def _wrong_ends(finals: Sequence[Final], max_epochs: int) -> list[str]:
     return problems
 
 
-def _unknown_epochs(chronicle: Chronicle, commits: Commits, max_epochs: int) -> list[str]:
-    unknown = [e for e in range(chronicle.first_epoch + 1, max_epochs + 1) if e not in commits]
+def _unknown_epochs(chronicle: Chronicle, commits: Commits) -> list[str]:
+    reached = range(chronicle.first_epoch + 1, chronicle.epoch + 1)
+    unknown = [epoch for epoch in reached if epoch not in commits]
     return [f"no commit is known of the epochs {_ranges(unknown)}"] if unknown else []
 
 

@@ -99,7 +99,8 @@ def make_plan(
         timeout_s: How long all may take; made up from the rest if None.
 
     Raises:
-        UsageError: It cannot be done: no such peer, an epoch that is never reached, nobody left.
+        UsageError: It cannot be done: no such peer, an epoch that is never reached, nobody left,
+            no sensible timeout.
     """
     joins = [Fault(Kind.JOIN, peers + i, epoch) for i, epoch in enumerate(sorted(join_at))]
     if peers + len(joins) > MAX_PEERS:
@@ -110,6 +111,8 @@ def make_plan(
     if timeout_s is None:
         frozen_s = sum(fault.seconds for fault in faults)
         timeout_s = _TIMEOUT_S + _TIMEOUT_PER_EPOCH_S * max_epochs + frozen_s
+    if not 0.0 < timeout_s < float("inf"):
+        raise UsageError(f"a sandbox ends after some seconds, not after {timeout_s}")
     return Plan(peers=peers, max_epochs=max_epochs, faults=tuple(faults), timeout_s=timeout_s)
 
 

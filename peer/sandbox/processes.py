@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+CTPEER_COMMAND = (sys.executable, "-m", "peer")
+
 MARK = "SANDBOX_OF_CTPEER"
 """The variable that holds the mark. Not CTPEER_..., which would be a setting."""
 
@@ -34,11 +36,15 @@ class PeerProcesses:
     Args:
         mark: Tells this peer's processes from all others on the machine.
         output_path: Takes what the daemon prints.
+        command: How `ctpeer` is run.
     """
 
-    def __init__(self, mark: str, output_path: Path) -> None:
+    def __init__(
+        self, mark: str, output_path: Path, command: Sequence[str] = CTPEER_COMMAND
+    ) -> None:
         self._mark = mark
         self._output_path = output_path
+        self._command = command
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def start(self, arguments: Sequence[str], temporary_path: Path) -> None:
@@ -50,7 +56,7 @@ class PeerProcesses:
         environment = os.environ | {MARK: self._mark, "TMPDIR": str(temporary_path)}
         with self._output_path.open("ab") as output:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-m", "peer", *arguments],
+                [*self._command, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

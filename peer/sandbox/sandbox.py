@@ -165,13 +165,19 @@ class Sandbox:
                 self._note_left(member)
 
     def _stop(self) -> None:
-        """Let all peers save and leave, but not for long."""
+        """Let all peers save and leave, but not for long; those that never loaded just end."""
         for member in self._members:
+            if member.epoch < 0:
+                self._problems += member.processes.kill()
+                continue
             if member.life is Life.FROZEN:
                 member.processes.thaw()
             member.processes.terminate()
         gone = [m.processes.exit_code for m in self._members]
         self._wait(lambda: all(code() is not None for code in gone), _STOP_S)
+        for member in self._members:
+            if member.life in (Life.RUNNING, Life.FROZEN):
+                member.read_last_status()
 
     # ---- each tick
 

@@ -21,12 +21,25 @@ def reachability_of(addresses: Iterable[str], *, client: bool) -> str:
     return ("loopback only", "local network", "public")[reach]
 
 
-def check_dialled(addresses: Iterable[str]) -> None:
-    """Raise ConfigurationError unless all `addresses` are spelled like addresses."""
+def check_announced(addresses: Iterable[str]) -> None:
+    """Raise ConfigurationError unless all `addresses` could be dialled by others."""
     for text in addresses:
-        if parse_address(text) is None:
+        address = parse_address(text)
+        if address is None or not address.port or address.everywhere:
             raise ConfigurationError(
-                f"{text[:100]!r} is no address; write it like /ip4/203.0.113.7/tcp/31337"
+                f"{text[:100]!r} is no address that others could dial; write it like "
+                "/ip4/203.0.113.7/tcp/31337 or /dns4/example.org/tcp/31337"
+            )
+
+
+def check_peers(addresses: Iterable[str]) -> None:
+    """Raise ConfigurationError unless all `addresses` say which peer answers where."""
+    for text in addresses:
+        address = parse_address(text)
+        if address is None or not address.names_a_peer:
+            raise ConfigurationError(
+                f"{text[:100]!r} is no address of a peer; write it like "
+                "/ip4/203.0.113.7/tcp/31337/p2p/ID, as it is printed there"
             )
 
 

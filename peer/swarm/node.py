@@ -15,7 +15,12 @@ from peer.errors import ConfigurationError, CtpeerError, UnreachableError
 from peer.identity import Identity
 from peer.swarm.dht import Dht, EnvelopeValidator, RecordStorage
 from peer.swarm.libp2p import Libp2p
-from peer.swarm.listening import check_dialled, check_listened, reachability_of
+from peer.swarm.listening import (
+    check_announced,
+    check_listened,
+    check_peers,
+    reachability_of,
+)
 from peer.swarm.records import CLOCK_TOLERANCE_S
 from peer.swarm.streams import OnMisbehaved, StreamTransport
 
@@ -40,7 +45,8 @@ class NodeOptions:
         initial_peers: Multiaddrs of peers, each ending in /p2p/ID, that a person named.
         known_peers: The same of peers that were met before: tried, too, but strangers.
         client: Whether to listen nowhere and serve no records.
-        relay: Whether to carry others' streams; for nodes that everybody can reach.
+        relay: Whether to carry others' streams if libp2p finds that everybody can reach this node.
+        public: Whether that is known beforehand; libp2p needs other peers to find out.
         auto_relay: Whether to be reachable over others; libp2p takes three minutes for it.
         start_timeout_s: How long p2pd may take to start.
         connect_timeout_s: How long to wait for an answer from the first peers.
@@ -53,6 +59,7 @@ class NodeOptions:
     known_peers: tuple[str, ...] = ()
     client: bool = False
     relay: bool = False
+    public: bool = False
     auto_relay: bool = False
     start_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
@@ -97,7 +104,8 @@ class Node:
             ConfigurationError: An address cannot be had or makes no sense, or the clock is wrong.
             CtpeerError: p2pd does not start.
         """
-        check_dialled((*options.announce, *options.initial_peers))
+        check_announced(options.announce)
+        check_peers(options.initial_peers)
         libp2p = await _launch(options)
         try:
             assert libp2p.peer_id == identity.peer_id
@@ -215,11 +223,13 @@ class Node:
 
         told = (*self.options.initial_peers, *self.options.known_peers)
         tasks = {asyncio.create_task(meet(address)) for address in told}
-        slow = (await asyncio.wait(tasks, timeout=_QUICK_S))[1] if tasks else set()
-        if slow and not ahead_s:
-            slow = (await asyncio.wait(slow, timeout=self.options.connect_timeout_s))[1]
-        for task in slow:
-            task.cancel()
+        try:
+            slow = (await asyncio.wait(tasks, timeout=_QUICK_S))[1] if tasks else set()
+            if slow and not ahead_s:
+                await asyncio.wait(slow, timeout=self.options.connect_timeout_s)
+        finally:
+            for task in tasks:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         named = {_peer_of(address) for address in self.options.initial_peers}
         _check_clock({peer: s for peer, s in ahead_s.items() if peer in named})
@@ -242,7 +252,7 @@ async def _launch(options: NodeOptions) -> Libp2p:
     """
     local = all((a := parse_address(t)) is not None and a.reach == 0 for t in options.listen)
     extra = () if options.relay else ("-relayService=0",)
-    reachability = "public" if options.relay else "private" if options.auto_relay else None
+    reachability = "public" if options.public else "private" if options.auto_relay else None
     problem = ""
     for _ in range(_ATTEMPTS):
         check_listened(() if options.client else options.listen)

@@ -46,7 +46,6 @@ class Refusal(StrEnum):
     OWNER = "owner"
     SIGNATURE = "signature"
     EXPIRY = "expiry"
-    RUN = "run"
     REPLAY = "replay"
     FULL = "full"
 

@@ -20,6 +20,8 @@ PROTOCOL = 1
 MAX_HEADER_BYTES = 1 << 20
 _PREFIX = struct.Struct(">IQ")
 _SLICE_BYTES = 1 << 20
+_SEND_TIMEOUT_S = 30.0
+"""A stream that takes nothing for so long is as good as broken."""
 
 Body = bytes | bytearray | memoryview
 
@@ -84,7 +86,7 @@ class Channel:
         """Send one frame; `body` is bytes, or a view of them.
 
         Raises:
-            UnreachableError: The stream broke.
+            UnreachableError: The stream broke, or the other end takes nothing.
         """
         head = json.dumps(header, separators=(",", ":")).encode()
         view = memoryview(body)
@@ -92,11 +94,15 @@ class Channel:
             self._writer.write(_PREFIX.pack(len(head), len(view)) + head)
             for start in range(0, len(view), _SLICE_BYTES):
                 self._writer.write(view[start : start + _SLICE_BYTES])
-                await self._writer.drain()
-            await self._writer.drain()
+                await self._drain()
+            await self._drain()
         except (OSError, RuntimeError) as error:
             raise UnreachableError(f"the stream to {self.remote} broke: {error}") from error
         self._traffic.sent_bytes += _PREFIX.size + len(head) + len(view)
+
+    async def _drain(self) -> None:
+        async with asyncio.timeout(_SEND_TIMEOUT_S):
+            await self._writer.drain()
 
     async def receive(self, max_body_bytes: int = 0) -> Frame:
         """Return the next frame, with a body of at most `max_body_bytes`.

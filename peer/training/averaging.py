@@ -132,11 +132,11 @@ class Averager:
         await self._muster.poll(self._muster.live())
         fellows = self._muster.fellows(base)
         if not fellows:
-            return self._alone(base, contribution)
+            return await self._alone(base, contribution)
         self._enter(RoundFailure.NO_GROUP, "matchmaking")
         group = await self._find_group(base, contribution, fellows)
         if len(group.members) == 1:
-            return self._alone(base, contribution)
+            return await self._alone(base, contribution)
         # From here on a certificate may come about: whoever asks for one waits until we know.
         self._running = (base.state_root, loop.create_future())
         matched_s = loop.time()
@@ -174,7 +174,11 @@ class Averager:
         )
         return await self._matchmaking.find(ready, fellows, muster.shunned(base))
 
-    def _alone(self, base: Base, contribution: Contribution) -> Committed | Failed:
+    async def _alone(self, base: Base, contribution: Contribution) -> Committed | Failed:
+        # Whoever is elsewhere may have gone on from here without us, just now.
+        found = await self._search(base, self._muster.live())
+        if found is not None:
+            return self._committed(found.certificate, found.parts, {})
         result = average_alone(self._muster.identity, self._codec, base, contribution)
         if isinstance(result, Committed):
             self._keep(result.certificate, result.parts)

@@ -9,7 +9,7 @@ from peer.training.certificate import Base
 from peer.training.history import History
 from peer.training.muster import Muster
 from peer.training.repair import Branch, Repair
-from peer.training.round import Committed, Replaced
+from peer.training.round import Replaced, Step, Waiting
 from peer.training.state import GlobalState
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ REPLAYED_EPOCHS = 16
 
 _CHECKED_S = 10.0
 """A peer whose row was looked at and found no better is not suspected again for so long."""
-_NOT_OFFERED_S = 1.0
-"""When to look again for a state that nobody offers yet."""
+_PATIENCE_S = 60.0
+"""How long to wait for a state that nobody offers, before we go on by ourselves."""
 
 FetchState = Callable[[Mapping[str, int], int], Awaitable[tuple[GlobalState, str] | None]]
 """Fetches the newest state whose root is among those given, beyond an epoch; and its root."""
@@ -44,6 +44,7 @@ class CatchUp:
         self._history = history
         self._repair = Repair(muster, history)
         self._fetch = fetch
+        self._waiting_since_s: float | None = None
         self._unsuspected_until_s: dict[str, float] = {}
 
     async def start(self) -> None:
@@ -61,19 +62,38 @@ class CatchUp:
         """Whether `step` has something to find out."""
         return bool(self._averager.ahead() or self.suspects())
 
-    async def step(self, base: Base) -> Committed | Replaced | None:
-        """Return the next epoch on top of `base`, or another state to go over to, or None."""
+    async def step(self, base: Base) -> Step | None:
+        """Return the next epoch on top of `base`, or another state to go over to.
+
+        None if there is nothing, or nothing better than what we have.
+        """
         ahead = self._averager.ahead()
         reports = (self._muster.roster.report(peer) for peer in ahead)
         gap = max((r.epoch for r in reports if r), default=base.epoch) - base.epoch
+        step: Step | None = None
         if gap > REPLAYED_EPOCHS:
-            replaced = await self._go_over(base, ahead)
-            if replaced is not None:
-                return replaced
-        followed = await self._averager.follow(base) if ahead else None
-        return followed or await self._go_over(base, ahead | self.suspects())
+            step = await self._go_over(base, ahead)
+        if not isinstance(step, Replaced) and ahead:
+            step = await self._averager.follow(base) or step
+        if step is None:
+            step = await self._go_over(base, ahead | self.suspects())
+        return self._bounded(step)
 
-    async def _go_over(self, base: Base, peers: set[str]) -> Replaced | None:
+    def _bounded(self, step: Step | None) -> Step | None:
+        """Return `step`, but for a wait that has lasted too long."""
+        if not isinstance(step, Waiting):
+            self._waiting_since_s = None
+            return step
+        now_s = self._muster.now_s
+        if self._waiting_since_s is None:
+            self._waiting_since_s = now_s
+        if now_s - self._waiting_since_s < _PATIENCE_S:
+            return step
+        self._waiting_since_s = None
+        self._clear(self._repair.suspects(), _PATIENCE_S)
+        return None
+
+    async def _go_over(self, base: Base, peers: set[str]) -> Replaced | Waiting | None:
         suspects = peers & self.suspects()
         branch, reason = await self._repair.best(sorted(suspects))
         if branch is None:
@@ -83,9 +103,7 @@ class CatchUp:
         floor = base.epoch if not branch.ours else -1
         found = await self._fetch(branch.roots, floor)
         if found is None:
-            log.info("%s, but nobody offers a state of it yet", reason)
-            self._clear(suspects, _NOT_OFFERED_S)
-            return None
+            return Waiting(f"{reason}; waiting for a peer that offers its state")
         self._unsuspected_until_s.clear()
         self._averager.forgive()
         state, root = found

@@ -21,7 +21,7 @@ from peer.training import codec
 from peer.training.certificate import PartDigest, parse_part, sign_part
 from peer.training.group import Group
 from peer.training.matchmaking import BEAT_S, beating
-from peer.training.muster import Muster
+from peer.training.muster import Limits, Muster
 from peer.training.reducer import reduce, square_sum
 from peer.training.state import Flat
 
@@ -152,8 +152,7 @@ class Exchange:
     @property
     def timeout_s(self) -> float:
         """How long a transfer may take."""
-        slowest_s = codec.encoded_bytes(self._elements, self._codec) / _SLOWEST_BYTES_PER_S
-        return self._muster.limits.part_timeout_s + slowest_s
+        return transfer_timeout_s(self._muster.limits, self._elements, self._codec)
 
     # ---- as a member
 
@@ -329,6 +328,12 @@ def check_part(
     if abs(measured - digest.square_sum) > _SUM_TOLERANCE * max(measured, 1e-300):
         raise MisbehavedError(f"the norm that {reducer} signed is not its part's")
     return values
+
+
+def transfer_timeout_s(limits: Limits, elements: int, codec_name: str) -> float:
+    """Return how long the transfer of a whole round may take."""
+    slowest_s = codec.encoded_bytes(elements, codec_name) / _SLOWEST_BYTES_PER_S
+    return limits.part_timeout_s + slowest_s
 
 
 async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> None:

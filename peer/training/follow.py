@@ -11,7 +11,15 @@ from peer.training import codec
 from peer.training.averages import AverageLog
 from peer.training.certificate import Base, Certificate
 from peer.training.chain import objection
-from peer.training.exchange import Part, check_part, offload, receive_body, send_body, timely
+from peer.training.exchange import (
+    Part,
+    check_part,
+    offload,
+    receive_body,
+    send_body,
+    timely,
+    transfer_timeout_s,
+)
 from peer.training.matchmaking import beating
 from peer.training.muster import Muster
 
@@ -79,11 +87,7 @@ class Follow:
         try:
             channel = await muster.open(peer, "certificate")
             try:
-                await channel.send({"base_root": base.state_root})
-                header: dict[str, object] = {"wait": True}
-                while "wait" in header:
-                    frame = await timely(channel.receive(), muster.limits.call_timeout_s)
-                    header = dict(frame.header)
+                header = await timely(self._outcome(channel, base), self._longest_round_s)
             finally:
                 channel.close()
         except PeerError as error:
@@ -103,6 +107,21 @@ class Follow:
             return None
         return certificate
 
+    async def _outcome(self, channel: Channel, base: Base) -> dict[str, object]:
+        """Return the answer to a question, after as many signs of life as it takes."""
+        limits = self._muster.limits
+        await channel.send({"base_root": base.state_root})
+        while True:
+            frame = await timely(channel.receive(), limits.call_timeout_s)
+            if "wait" not in frame.header:
+                return dict(frame.header)
+
+    @property
+    def _longest_round_s(self) -> float:
+        """How long a round may be open from the moment its group is closed."""
+        transfer_s = transfer_timeout_s(self._muster.limits, self._elements, self._codec)
+        return transfer_s + self._muster.limits.vote_timeout_s + self._muster.limits.call_timeout_s
+
     async def _fetch(self, peer: str, certificate: Certificate) -> tuple[Part, ...]:
         vote, muster = certificate.vote, self._muster
         if sum(part.elements for part in vote.parts) != self._elements:
@@ -110,7 +129,8 @@ class Follow:
         channel = await muster.open(peer, "average")
         parts = []
         try:
-            await channel.send({"base_root": vote.base.state_root, "vote_id": vote.vote_id})
+            request = channel.send({"base_root": vote.base.state_root, "vote_id": vote.vote_id})
+            await timely(request, muster.limits.call_timeout_s)
             group = vote.group_id
             for digest in vote.parts:
                 size = codec.encoded_bytes(digest.elements, self._codec)

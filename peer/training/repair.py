@@ -134,7 +134,7 @@ class Repair:
         channel = await self._muster.open(peer, "row")
         row: list[Certificate] = []
         try:
-            await channel.send({"first": first})
+            await timely(channel.send({"first": first}), limits.call_timeout_s)
             while len(row) < MAX_ROW:
                 header = (await timely(channel.receive(), limits.call_timeout_s)).header
                 if "certificate" not in header:

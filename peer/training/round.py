@@ -86,6 +86,16 @@ class Replaced:
     lost_weight: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """The run is ahead of us, and what leads there cannot be had yet: training on would be lost."""
+
+    reason: str
+
+
+Step = Committed | Replaced | Waiting
+"""What brings us to where the run is."""
+
 Abandon = Callable[[], bool]
 """Says that the one who waits has something better to do."""
 
@@ -134,7 +144,7 @@ class Rounds(Protocol):
         """Try once to average `contribution` on top of `base`, within a deadline."""
         ...
 
-    def catch_up(self, base: Base, abandon: Abandon) -> Committed | Replaced | None:
+    def catch_up(self, base: Base, abandon: Abandon) -> Step | None:
         """Return what others have beyond `base`: the next epoch, another state, or nothing."""
         ...
 
@@ -171,7 +181,7 @@ class LoneRounds:
         """Certify this peer's own contribution as the average."""
         return average_alone(self._identity, self._codec, base, contribution)
 
-    def catch_up(self, base: Base, abandon: Abandon) -> Committed | Replaced | None:  # noqa: ARG002
+    def catch_up(self, base: Base, abandon: Abandon) -> Step | None:  # noqa: ARG002
         """Nobody is ahead."""
         return None
 

@@ -169,7 +169,16 @@ def text_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(text_folder, tmp_path_factory):
     """A run whose epochs take milliseconds."""
-    folder = tmp_path_factory.mktemp("run")
+    return found_run(text_folder, tmp_path_factory.mktemp("run"), target_loss_terms=512)
+
+
+@pytest.fixture(scope="session")
+def swarm_run(text_folder, tmp_path_factory):
+    """A run whose epochs take so long that a joiner can catch up with a peer that trains alone."""
+    return found_run(text_folder, tmp_path_factory.mktemp("swarm"), target_loss_terms=8192)
+
+
+def found_run(text_folder, folder, target_loss_terms):
     environment = os.environ | {"CTPEER_HOME": str(folder / "founder")}
     flags = {
         "--data": text_folder,
@@ -178,7 +187,7 @@ def tiny_run(text_folder, tmp_path_factory):
         "--hidden": 16,
         "--heads": 2,
         "--sequence-length": 16,
-        "--target-loss-terms": 512,
+        "--target-loss-terms": target_loss_terms,
         "--evaluation-rows": 16,
         "--warmup-epochs": 5,
     }
@@ -221,7 +230,7 @@ class Swarm:
 
 
 @pytest.fixture
-def make_swarm(make_daemon, tiny_run):
+def make_swarm(make_daemon, swarm_run):
     """Return daemons that know each other and begin to train at once.
 
     Args:
@@ -232,7 +241,7 @@ def make_swarm(make_daemon, tiny_run):
 
     def make(size, max_epochs=10**6, faults=None, **environment):
         daemons = [make_daemon(**environment) for _ in range(size)]
-        given = tiny_run
+        given = swarm_run
         for index, daemon in enumerate(daemons):
             fault = (faults or {}).get(index)
             flags = ["--paused", "--hold", "--max-epochs", max_epochs]

@@ -18,11 +18,11 @@ def lost_nothing(status):
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("phase", ["matchmaking", "transfer", "vote", "certified"])
 def test_a_peer_that_is_killed_in_any_phase_of_a_round_costs_the_others_nothing(make_swarm, phase):
-    swarm = make_swarm(3, max_epochs=60, faults={1: f"{phase}:20"})
+    swarm = make_swarm(3, max_epochs=30, faults={1: f"{phase}:10"})
     dead = swarm.daemons.pop(1)
     dead.wait_for_no_process(60)
-    assert swarm.wait_for_epoch(22) < DEADLINE_S
-    swarm.hold_together(60)
+    assert swarm.wait_for_epoch(12) < DEADLINE_S
+    swarm.hold_together(30)
     for status in swarm.statuses():
         assert lost_nothing(status), status
 
@@ -67,10 +67,9 @@ def test_a_dead_or_frozen_process_is_noticed_and_replaced(make_swarm, victim, nu
 def test_nothing_is_left_when_the_supervisor_is_killed(daemon, tiny_run):
     daemon.start(tiny_run)
     daemon.wait_until(lambda status: status["addresses"])
-    p2pd = daemon.p2pd()
+    assert daemon.p2pd() in daemon.processes()
     daemon.process.kill()
     daemon.wait_for_no_process(10)
-    assert not p2pd.is_running()
 
 
 def test_nothing_is_left_after_an_orderly_stop(daemon, tiny_run):

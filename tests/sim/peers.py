@@ -13,11 +13,15 @@ from peer.training.certificate import Base
 from peer.training.contribution import Contribution
 from peer.training.history import History
 from peer.training.muster import Limits, Muster
-from peer.training.round import Committed, Failed
+from peer.training.round import Committed, Failed, Replaced, Waiting
 
 ELEMENTS = 8
 TARGET = 64
+BATCH = 16
+"""Loss terms in a micro-batch."""
 RUN = "sim-" + "0" * 32
+SAVED_EPOCHS = 5
+"""Every so many epochs a state is kept, for the peer itself and for those who join."""
 
 
 class LoopClock:
@@ -30,29 +34,53 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
 
+def batch_gradient(peer_id, batch):
+    """Return the mean gradient fp32 [ELEMENTS] of a peer's micro-batch, made up."""
+    draw = hashlib.shake_256(f"{peer_id}{batch}".encode()).digest(4 * ELEMENTS)
+    return (np.frombuffer(draw, "<i4") / 2**30).astype(np.float32)
+
+
+def mean_gradient(peer_id, batches):
+    """Return the mean gradient fp32 [ELEMENTS] of several."""
+    gradients = [batch_gradient(peer_id, batch) for batch in batches]
+    return np.mean(gradients, axis=0, dtype=np.float32)
+
+
 class SimPeer:
-    """A peer that gathers 16 loss terms a tenth of a second and averages them with the others."""
+    """A peer that gathers 16 loss terms a tenth of a second and averages them with the others.
+
+    It goes through an epoch as `peer.daemon.loop` does.
+
+    Attributes:
+        commits: (epoch, vote, whether our contribution was in it) of each certificate taken in.
+        given: The micro-batches in each contribution, by its id.
+        dropped: Micro-batches that went into no average and never will.
+        replaced: Each time that we went over to another state.
+    """
 
     world = {}  # every live peer by id
 
-    def __init__(self, swarm, identity, folder, *, speed=1.0, hook=lambda phase: None):
+    def __init__(self, swarm, identity, folder, *, speed=1.0, hook=lambda phase: None, **limits):
         self.identity = identity
         self.peer_id = identity.peer_id
         self.swarm = swarm
         self.events = []
         self.failures = []
-        self.commits = []  # (epoch, vote, whether our contribution was in it)
+        self.commits = []
         self.state = np.zeros(ELEMENTS, np.float32)
         self.epoch = 0
         self.speed = speed
         self.roots = [self._root()]
         self.made = 0
+        self.given = {}
+        self.dropped = []
         self.transport = swarm.transport(self.peer_id)
-        limits = Limits(max_weight=2 * TARGET, target=TARGET)
+        limits = Limits(max_weight=2 * TARGET, target=TARGET, **limits)
         clock = LoopClock()
         self.muster = Muster(
             identity, self.transport, RUN, Roster(self.peer_id), limits, clock, self.events.append
         )
+        self.transport.on_misbehaved = lambda peer, name, why: self.muster.misbehaved(peer, why)
         self.averages = AverageLog(folder / self.peer_id, 1 << 20)
         self.averager = Averager(
             self.muster, self.averages, ELEMENTS, "none", self.events.append, hook
@@ -60,8 +88,12 @@ class SimPeer:
         self.history = History()
         self.catchup = CatchUp(self.muster, self.averager, self.history, self._fetch)
         self.states = {self.root: (0, self.state)}
+        self.led_by = {}
         self.replaced = []
         self.tasks = []
+        self._tally = []
+        self._made = None
+        self._batches = 0
 
     def _root(self):
         text = self.state.tobytes() + self.epoch.to_bytes(8, "big")
@@ -93,11 +125,19 @@ class SimPeer:
 
     def resume(self, dead):
         """Stand where a dead peer of this identity stood at its last checkpoint."""
-        epoch = dead.epoch - dead.epoch % 5
+        epoch = dead.epoch - dead.epoch % SAVED_EPOCHS
+        if dead.roots[epoch] not in dead.states:  # it had just gone over to another state
+            kept = (e for e, _ in dead.states.values() if e <= dead.epoch)
+            epoch = max(e for e in kept if dead.roots[e] in dead.states)
         self.epoch, self.roots = epoch, dead.roots[: epoch + 1]
         self.state = dead.states[self.root][1]
         self.made = dead.made + 1000
+        self._batches = dead._batches
         self.states = {root: s for root, s in dead.states.items() if s[0] <= epoch}
+        self.led_by = dict(dead.led_by)
+        if self.root in self.led_by:
+            self.history.append(self.led_by[self.root])
+            self.muster.last_group = frozenset(self.led_by[self.root].vote.group)
 
     async def _fetch(self, roots, beyond):
         """Take a state straight from another peer's memory, as if by a snapshot's transfer."""
@@ -107,7 +147,7 @@ class SimPeer:
             if other is self or not self._reaches(other):
                 continue
             for root, (epoch, state) in other.states.items():
-                if root in roots and epoch > beyond and epoch % 5 == 0:
+                if root in roots and epoch > beyond and epoch % SAVED_EPOCHS == 0:
                     found = max(
                         found or (epoch, root, state), (epoch, root, state), key=lambda f: f[0]
                     )
@@ -129,36 +169,64 @@ class SimPeer:
 
     async def _train(self, epochs):
         while self.epoch < epochs:
-            contribution = await self._work()
-            while True:
-                result = await self.averager.run(self.base, contribution)
-                if isinstance(result, Committed):
-                    self._commit(result, contribution)
-                    break
-                assert isinstance(result, Failed)
-                self.failures.append(result)
-                await asyncio.sleep(0.01)
+            if self.catchup.behind:
+                await self._catch_up()
+            elif await self._work():
+                await self._average()
+
+    async def _catch_up(self):
+        while self.catchup.behind:
+            step = await self.catchup.step(self.base)
+            match step:
+                case Committed():
+                    self._commit(step)
+                case Replaced():
+                    self._replace(step)
+                case Waiting():
+                    await asyncio.sleep(0.5)
+                case None:
+                    return
 
     async def _work(self):
-        weight = 0
-        while weight == 0 or not (weight >= TARGET or self.muster.wanted):
-            while self.catchup.behind:
-                step = await self.catchup.step(self.base)
-                if step is None:
-                    break
-                if isinstance(step, Committed):
-                    self._commit(step, None)
-                else:
-                    self._replace(step)
-                weight = 0
+        """Gather micro-batches until there are enough; return False if others are ahead first."""
+        while self.weight < TARGET and not (self.weight and self.muster.wanted):
+            if self.catchup.behind:
+                return False
             await asyncio.sleep(0.1 / self.speed)
-            weight += 16
-            self.muster.gather(weight, 160.0 * self.speed)
+            self._tally.append(self._batches)
+            self._batches += 1
+            self.muster.gather(self.weight, 160.0 * self.speed)
+        return True
+
+    async def _average(self):
+        result = await self.averager.run(self.base, self._contribution())
+        if isinstance(result, Committed):
+            self._commit(result)
+            return
+        assert isinstance(result, Failed)
+        self.failures.append(result)
+        if not result.keep:
+            self._start_epoch()
+        await asyncio.sleep(0.01)
+
+    @property
+    def weight(self):
+        return BATCH * len(self._tally)
+
+    def _contribution(self):
+        if self._made is not None and self._made.weight == self.weight:
+            return self._made
         self.made += 1
         name = hashlib.sha256(f"{self.peer_id}{self.made}".encode()).hexdigest()
-        draw = np.random.RandomState(int(name[:8], 16))
-        values = draw.standard_normal(ELEMENTS).astype(np.float32)
-        return Contribution(name, values, weight, weight, weight, 1.0)
+        values = mean_gradient(self.peer_id, self._tally)
+        weight = self.weight
+        self.given[name] = tuple(self._tally)
+        self._made = Contribution(name, values, weight, weight, weight, 1.0)
+        return self._made
+
+    def _start_epoch(self, consumed=()):
+        self.dropped += [batch for batch in self._tally if batch not in consumed]
+        self._tally, self._made = [], None
 
     def _replace(self, replaced):
         epoch, root, state = replaced.state
@@ -167,16 +235,20 @@ class SimPeer:
         self.roots = [*self.roots[:epoch], *[""] * (epoch - len(self.roots)), root]
         assert self._root() == root
         self.states[root] = (epoch, state)
+        self._start_epoch()
         self.muster.stand(0, self.epoch, self.root)
 
-    def _commit(self, committed, contribution):
+    def _commit(self, committed):
         vote = committed.certificate.vote
         assert vote.base == self.base
         self.state = self.state + committed.average
         self.epoch += 1
         self.roots.append(self._root())
         self.states[self.root] = (self.epoch, self.state)
-        inside = contribution is not None and committed.consumed(contribution.contribution_id)
+        self.led_by[self.root] = committed.certificate
+        made = self._made
+        inside = made is not None and committed.consumed(made.contribution_id)
+        self._start_epoch(self.given[made.contribution_id] if inside else ())
         self.commits.append((self.epoch, vote, inside))
         self.history.append(committed.certificate)
         self.muster.last_group = frozenset(vote.group)

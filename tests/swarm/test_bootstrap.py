@@ -13,7 +13,9 @@ import psutil
 import pytest
 from hivemind.dht.routing import DHTID
 
+from peer.errors import UnreachableError
 from peer.swarm.records import key_of
+from peer.swarm.wire import call
 
 LIGHT = """
 import json, sys
@@ -177,7 +179,8 @@ def test_an_occupied_port_is_one_clear_sentence(entry, tmp_path):
     ("arguments", "code", "words"),
     [
         (("--listen", "nonsense"), 78, "is no address to listen at"),
-        (("--peers", "nonsense"), 78, "is no address; write it like"),
+        (("--peers", "nonsense"), 78, "is no address of a peer; write it like"),
+        (("--announce", "/ip4/1.2.3.4/tcp/0"), 78, "is no address that others could dial"),
         (("--identity", "/proc/nothing/here.key"), 78, "choose another place with --identity"),
         (("--metrics-port", "99999"), 2, "not in the range"),
     ],
@@ -207,3 +210,31 @@ def test_people_are_told_where_it_is(tmp_path):
     assert re.fullmatch(r"Qm\w+ is an entry point \(loopback only\):\n", lines[0])
     assert re.fullmatch(r"  /ip4/127.0.0.1/tcp/\d+/p2p/Qm\w+\n", lines[1])
     assert lines[2].startswith("metrics: http://127.0.0.1:")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_two_peers_that_nobody_can_dial_meet_over_a_relay(nodes):
+    """libp2p asks for a place at a relay three minutes after its start."""
+    relay = nodes.start("relay", relay=True, public=True)
+    hidden = nodes.start("hidden", relay, client=True, auto_relay=True)
+    other = nodes.start("other", client=True)
+    way = f"{relay.addresses[0]}/p2p-circuit/p2p/{hidden.peer_id}"
+    deadline_s = time.monotonic() + 250
+    while True:
+        try:
+            nodes.do(other.connect(way))
+            break
+        except UnreachableError:
+            assert time.monotonic() < deadline_s
+            time.sleep(5)
+
+    async def greet(channel):
+        await channel.send({"from": channel.remote})
+
+    nodes.do(hidden.transport.serve("/t/greet", greet))
+    frame = nodes.do(call(other.transport, hidden.peer_id, "/t/greet", {}, timeout_s=10.0))
+    assert frame.header == {"from": other.peer_id}
+    assert hidden.peer_id not in relay.dht.nodes
+    for node in (relay, hidden, other):
+        nodes.do(node.stop())

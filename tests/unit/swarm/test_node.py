@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hivemind.p2p import PeerID
 
 from peer.clock import SystemClock
 from peer.errors import (
@@ -23,7 +24,10 @@ from peer.errors import (
     MisbehavedError,
     UnreachableError,
 )
+from peer.swarm.dht import EnvelopeValidator
+from peer.swarm.libp2p import _encoded
 from peer.swarm.listening import check_listened, reachability_of
+from peer.swarm.node import Node, NodeOptions
 from peer.swarm.streams import MAX_STREAMS_PER_PEER
 from peer.swarm.wire import call
 
@@ -76,8 +80,24 @@ def test_an_address_of_another_machine_is_refused():
 def test_what_is_no_address_is_refused(nodes, text):
     with pytest.raises(ConfigurationError, match="no address to listen at"):
         nodes.start("refused", listen=(text,))
-    with pytest.raises(ConfigurationError, match="is no address; write it"):
-        nodes.start("refused", initial_peers=("nonsense",))
+
+
+@pytest.mark.parametrize("text", ["nonsense", "/ip4/1.2.3.4/tcp/0", "/ip4/0.0.0.0/tcp/1"])
+def test_what_nobody_could_dial_is_not_announced(nodes, text):
+    with pytest.raises(ConfigurationError, match="no address that others could dial; write it"):
+        nodes.start("refused", announce=(text,))
+
+
+@pytest.mark.parametrize("text", ["nonsense", "/ip4/1.2.3.4/tcp/1", f"/ip4/1.2.3.4/tcp/0/p2p/{ID}"])
+def test_an_initial_peer_without_a_name_or_a_port_is_refused(nodes, text):
+    with pytest.raises(ConfigurationError, match="no address of a peer; write it like"):
+        nodes.start("refused", initial_peers=(text,))
+
+
+def test_what_is_announced_takes_the_place_of_what_the_machine_knows(nodes):
+    node = nodes.start("famous", announce=("/ip4/203.0.113.7/tcp/31337",))
+    assert node.addresses == (f"/ip4/203.0.113.7/tcp/31337/p2p/{node.peer_id}",)
+    nodes.do(node.stop())
 
 
 def test_another_p2pd_s_port_is_refused(nodes, pair):
@@ -100,6 +120,7 @@ def test_initial_peers_that_are_not_there_are_reported_and_no_error(nodes, pair)
         nodes.do(each.stop())
 
 
+@pytest.mark.slow
 def test_a_peer_that_comes_later_is_met_by_rejoining(nodes, swarm_tools):
     late = nodes.start("late")
     address = late.addresses[0]
@@ -115,6 +136,50 @@ def test_a_peer_that_comes_later_is_met_by_rejoining(nodes, swarm_tools):
     swarm_tools.wait_until(met)
     for each in (node, late):
         nodes.do(each.stop())
+
+
+@pytest.fixture
+def silent_address():
+    """Return the address of somebody who listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"/ip4/127.0.0.1/tcp/{listener.getsockname()[1]}/p2p/{ID}"
+
+
+def test_a_silent_peer_holds_nobody_up_for_long(nodes, pair, silent_address, monkeypatch):
+    monkeypatch.setattr("peer.swarm.node._QUICK_S", 0.5)
+    for known in ((), pair[0].addresses):
+        started_s = time.monotonic()
+        node = nodes.start("patient", initial_peers=(silent_address, *known), connect_timeout_s=1.0)
+        assert time.monotonic() - started_s < 10.0
+        assert node.unreachable.keys() == {silent_address}
+        nodes.do(node.stop())
+
+
+def test_a_start_that_is_cancelled_leaves_nothing(nodes, silent_address, swarm_tools):
+    before = set(psutil.Process().children())
+
+    def new():
+        return [p for p in psutil.Process().children() if p not in before and p.name() == "p2pd"]
+
+    identity = nodes.identity("cancelled")
+    options = NodeOptions(
+        identity_path=nodes.folder / "cancelled.key",
+        listen=("/ip4/127.0.0.1/tcp/0",),
+        initial_peers=(silent_address,),
+    )
+
+    async def scene():
+        task = asyncio.create_task(Node.start(options, identity, EnvelopeValidator()))
+        while not new():  # noqa: ASYNC110 another process's doing
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    left = nodes.do(scene())
+    assert not new()
+    assert not [task for task in left if "meet" in repr(task)]
 
 
 class SkewedClock(SystemClock):
@@ -385,7 +450,7 @@ time.sleep(60)
 """
 
 
-def test_p2pd_dies_with_a_process_that_is_killed(tmp_path, swarm_tools):
+def test_p2pd_dies_with_a_process_that_is_killed_even_while_it_is_frozen(tmp_path, swarm_tools):
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path / "a.key")],
         stdout=subprocess.PIPE,
@@ -394,11 +459,15 @@ def test_p2pd_dies_with_a_process_that_is_killed(tmp_path, swarm_tools):
     with child:
         try:
             pid = int(child.stdout.readline())
-            assert swarm_tools.alive(pid)
             assert psutil.Process(pid).name() == "p2pd"
+            os.kill(pid, signal.SIGSTOP)
         finally:
             child.kill()
-    swarm_tools.wait_until(lambda: not swarm_tools.alive(pid), 5.0)
+    try:
+        swarm_tools.wait_until(lambda: not swarm_tools.alive(pid), 5.0)
+    finally:
+        if swarm_tools.alive(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_sockets_of_killed_processes_are_cleared_away(nodes, monkeypatch):
@@ -418,3 +487,10 @@ def test_sockets_of_killed_processes_are_cleared_away(nodes, monkeypatch):
     for each in (held, node):
         nodes.do(each.stop())
     base.cleanup()
+
+
+def test_an_address_over_a_relay_is_written_as_p2pd_reads_it():
+    relayed = _encoded(f"/ip4/127.0.0.1/tcp/1/p2p/{ID}/p2p-circuit")
+    multihash = PeerID.from_base58(ID).to_bytes()
+    assert relayed == b"\x04\x7f\0\0\1\x06\0\1" + b"\xa5\x03\x22" + multihash + b"\xa2\x02"
+    assert _encoded("/ip4/127.0.0.1/tcp/1") == b"\x04\x7f\0\0\1\x06\0\1"

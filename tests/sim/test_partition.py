@@ -1,0 +1,157 @@
+"""Links cut and mended, halves split, peers frozen: afterwards all are one, the loss counted."""
+
+import asyncio
+import itertools
+
+import pytest
+
+SIZE = 4
+CALM_S = 60.0
+
+
+async def settle(house):
+    """Mend everything, and see that all peers become one."""
+    house.calm()
+    await house.whole(CALM_S)
+    house.check()
+    house.check_lost()
+
+
+@pytest.mark.parametrize("link", itertools.combinations(range(SIZE), 2))
+def test_one_link_down_costs_no_epoch(sim, make_house, link):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        house.cut(*link)
+        await asyncio.sleep(10.0)
+        assert house.epoch > 15
+        await settle(house)
+        assert all(peer.replaced == [] for peer in house.peers.values())
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("half", [(0, 1), (0, 2), (1, 2), (3,), (0, 1, 2)])
+def test_two_halves_go_on_and_become_one(sim, make_house, half):
+    other = [number for number in range(SIZE) if number not in half]
+
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        house.split(half, other)
+        await asyncio.sleep(15.0)
+        assert house.epoch > 15
+        roots = {peer.roots[15] for peer in house.peers.values()}
+        assert len(roots) == 2
+        await settle(house)
+        losers = [number for number, peer in house.peers.items() if peer.replaced]
+        if len(half) == len(other):
+            assert losers in (list(half), other)
+        else:
+            assert losers == list(min(half, other, key=len))
+        for number in losers:
+            assert sum(r.lost_epochs for r in house.peers[number].replaced) > 10
+            assert sum(r.lost_weight for r in house.peers[number].replaced) > 0
+
+    sim.run(scene())
+
+
+def test_everybody_alone_become_one(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        house.split(*[[number] for number in range(SIZE)])
+        await asyncio.sleep(10.0)
+        assert len({peer.roots[10] for peer in house.peers.values()}) == SIZE
+        await settle(house)
+        winners = [number for number, peer in house.peers.items() if not peer.replaced]
+        assert len(winners) == 1
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("seconds", [3.0, 30.0, 120.0])
+@pytest.mark.parametrize("number", range(2))
+def test_a_frozen_peer_is_not_waited_for_and_comes_back(sim, make_house, number, seconds):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        house.swarm.frozen.add(house.identities[number].peer_id)
+        others = [peer for i, peer in house.peers.items() if i != number]
+        began = min(peer.epoch for peer in others)
+        await house.until(lambda: min(peer.epoch for peer in others) > began, 15.0)
+        await asyncio.sleep(seconds)
+        await settle(house)
+        assert all(peer.replaced == [] for peer in others)
+
+    sim.run(scene())
+
+
+def test_a_link_that_comes_and_goes_all_the_time_stops_nobody(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        for _ in range(60):
+            house.cut(0, 1)
+            await asyncio.sleep(0.13)
+            house.mend(0, 1)
+            await asyncio.sleep(0.27)
+        assert house.epoch > 20
+        await settle(house)
+
+    sim.run(scene())
+
+
+def test_a_peer_started_late_is_in_within_seconds(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE - 1)
+        await house.reach(40)
+        house.make(SIZE - 1)
+        await house.start(SIZE - 1)
+        took_s = await house.whole(30.0)
+        assert took_s < 10.0
+        house.check()
+        assert house.peers[SIZE - 1].replaced[0].lost_epochs == 0
+
+    sim.run(scene())
+
+
+def test_a_peer_restarted_from_its_checkpoint_follows_the_certificates(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(8)
+        house.kill(1)
+        await asyncio.sleep(2.0)
+        peer = await house.bring_back(1)
+        assert peer.epoch == 5
+        await house.whole(30.0)
+        house.check()
+        assert peer.replaced == []
+
+    sim.run(scene())
+
+
+def test_a_run_goes_on_down_to_one_peer_and_up_again(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        for number in range(SIZE - 1):
+            await house.reach(house.epoch + 3)
+            house.kill(number)
+            await house.reach(house.epoch + 3, 15.0)
+            house.check()
+        assert [len(vote.group) for _, vote, _ in house.peers[SIZE - 1].commits[-1:]] == [1]
+        for number in range(SIZE - 1):
+            await house.bring_back(number)
+        await house.whole(CALM_S)
+        house.check()
+        assert house.peers[SIZE - 1].replaced == []
+
+    sim.run(scene())
