@@ -48,6 +48,7 @@ _Result = TypeVar("_Result")
 
 _HEARTBEAT_S = 1.0
 _POLL_S = 0.1
+_GLANCE_S = 0.2
 _PROBE_S = 2.0
 _FIND_S = 3.0
 _PUBLISH_S = 15.0
@@ -117,13 +118,9 @@ class Network:
         known = load_known_peers(self._home.known_peers_path)
         for peer, where in known.items():
             self._roster.learn(peer, where)
-        initial = (
-            *addresses,
-            *self._settings.peers,
-            *(a for where in known.values() for a in where),
-        )
+        cached = tuple(address for where in known.values() for address in where)
         self._thread.start()
-        self.wait(self._start(tuple(dict.fromkeys(initial))))
+        self.wait(self._start((*addresses, *self._settings.peers), cached))
 
     def check(self) -> None:
         """Raise NetworkLostError if the network died."""
@@ -155,6 +152,12 @@ class Network:
             if time.monotonic() - beaten_s >= _HEARTBEAT_S:
                 beaten_s = time.monotonic()
                 self._emit(Heartbeat())
+
+    def glance(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run `work` in the network's thread, and wait for it only for a moment."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with contextlib.suppress(TimeoutError):
+            future.result(_GLANCE_S)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Have `work` go on beside everything else, for as long as we live."""
@@ -216,15 +219,15 @@ class Network:
             log.exception("the network's thread died")
             self._lost = f"the network's thread died: {error}"
 
-    async def _start(self, initial: tuple[str, ...]) -> None:
+    async def _start(self, initial: tuple[str, ...], cached: tuple[str, ...]) -> None:
         client = self._settings.client == "always"
         options = NodeOptions(
             identity_path=self._home.identity_path,
             listen=_same_port(self._settings.listen, self._home.port_path),
             announce=self._settings.announce,
-            initial_peers=initial,
+            initial_peers=tuple(dict.fromkeys(initial)),
+            known_peers=tuple(dict.fromkeys(cached)),
             client=client,
-            relay=self._settings.relay and not client,
             auto_relay=client and self._settings.relay and bool(initial),
         )
         self._node = await Node.start(

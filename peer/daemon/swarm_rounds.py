@@ -55,6 +55,7 @@ class SwarmRounds:
         self._server = server
         self._behind = False
         self._place = (0, 0)
+        self._looked: tuple[int, int] | None = None
 
     def start(self) -> None:
         """Take part in the others' rounds, once it is known who is there."""
@@ -80,7 +81,12 @@ class SwarmRounds:
     def gather(self, weight: int, rate: float) -> None:
         """Note the loss terms gathered since the last epoch, and how many a second."""
         self._network.check()
-        self._network.muster.gather(weight, rate)
+        muster = self._network.muster
+        muster.gather(weight, rate)
+        if self._looked != self._place and weight >= muster.share:
+            # The swarm may have enough this very moment: better to ask than to gather too much.
+            self._looked = self._place
+            self._network.glance(muster.look())
 
     def rest(self, *, resting: bool) -> None:
         """Note that we train, or that nobody should wait for us."""

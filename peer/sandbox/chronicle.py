@@ -88,8 +88,7 @@ class Chronicle:
         """Note that `peer`, which was not live, has been seen at the swarm's epoch."""
         self._live.setdefault(peer, []).append((self.epoch + 2, None))
         for one in self._last(peer, Kind.JOIN, Kind.FREEZE):
-            if one.caught_up_s is None:
-                one.caught_up_s = at_s
+            one.caught_up_s = at_s
 
     def is_live(self, peer: int) -> bool:
         """Return whether `peer` is live now."""

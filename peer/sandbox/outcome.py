@@ -53,7 +53,7 @@ def merge_commits(finals: Iterable[Final]) -> dict[int, dict[str, int]]:
 
     Of as many the one that the lowest index has; what no live peer knows is taken from the others.
     """
-    ordered = sorted(finals, key=lambda final: (not final.alive, final.index))
+    ordered = sorted(finals, key=lambda final: final.index)
     merged = {}
     for epoch in sorted({epoch for final in ordered for epoch in final.commits}):
         having = [final for final in ordered if epoch in final.commits]

@@ -85,6 +85,7 @@ class Muster:
         self._weight = 0
         self._rate = 0.0
         self._wanted = False
+        self._share = float(limits.target)
         self._asked = asyncio.Event()
 
     # ---- for the training thread
@@ -92,6 +93,11 @@ class Muster:
     def gather(self, weight: int, rate: float) -> None:
         """Note what has been gathered since the last epoch."""
         self._weight, self._rate = weight, rate
+
+    @property
+    def share(self) -> float:
+        """Our even share of an epoch's batch; all of it where nobody else is."""
+        return self._share
 
     @property
     def wanted(self) -> bool:
@@ -255,33 +261,41 @@ class Muster:
     async def watch(self) -> None:
         """Say when the swarm has gathered the target batch, for ever."""
         while True:
-            pause_s = await self._look()
+            pause_s = await self.look()
             await _wait(self._asked, pause_s)
             self._asked.clear()
 
-    async def _look(self) -> float:
+    async def look(self) -> float:
         """Decide whether to average now; return in how many seconds to look again."""
-        mine, others = self._standing, self._beside()
-        if self._wanted or not others:
+        mine, company = self._standing, self._company()
+        self._share = self.limits.target / (len(company) + 1)
+        if self._wanted or not company:
             return QUIET_S / 10
-        share = self.limits.target / (len(others) + 1)
-        if self._weight < share and not any(report.ready for report in others):
-            return progress.wait_s(round(share - self._weight), [self._rate])
+        asked = any(report.ready and _same(report, mine) for report in company)
+        if self._weight < self._share and not asked:
+            return progress.wait_s(round(self._share - self._weight), [self._rate])
         await self.poll(self.live())
         if self._standing is not mine:
             return 0.0
-        others = self._beside()
-        have = progress.gathered(self._weight, [report.weight for report in others])
+        beside = [report for report in self._company() if _same(report, mine)]
+        have = progress.gathered(self._weight, [report.weight for report in beside])
         # Others may know of more than we do: half is enough where a peer says that it is ready.
-        enough = self.limits.target / (2 if any(report.ready for report in others) else 1)
+        enough = self.limits.target / (2 if any(report.ready for report in beside) else 1)
         self._wanted = have >= enough
-        return progress.wait_s(self.limits.target - have, [self._rate, *(r.rate for r in others)])
+        return progress.wait_s(self.limits.target - have, [self._rate, *(r.rate for r in beside)])
 
-    def _beside(self) -> list[Report]:
-        """Return the reports of the live peers that work on the same epoch."""
+    def _company(self) -> list[Report]:
+        """Return the reports of the live peers that work on our epoch, or will in a moment."""
         mine = self._standing
         reports = (self.roster.report(peer) for peer in self.live())
-        return [r for r in reports if r and not r.resting and _same(r, mine)]
+        return [
+            report
+            for report in reports
+            if report
+            and not report.resting
+            and report.generation == mine.generation
+            and 0 <= mine.epoch - report.epoch <= 1
+        ]
 
 
 def _same(report: Report, mine: Report) -> bool:
