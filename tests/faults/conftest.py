@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from peer.config.home import Home
-from peer.daemon.client import command
+from peer.daemon.client import command, get_commits
 from peer.data.demo import DEMO_PATH
 from peer.data.index import parse_index
 from peer.data.source import ShardSources
@@ -82,6 +82,10 @@ class Daemon:
                     return status
             time.sleep(0.05)
         raise AssertionError(f"it did not come to pass: {status}\n{self.output}")
+
+    def commits(self):
+        """Return the certificates that the daemon took in."""
+        return get_commits(Home(self.home))
 
     def wait(self, timeout_s=START_TIMEOUT_S):
         """Wait for the daemon's own end; return its exit code."""
@@ -178,7 +182,17 @@ def swarm_run(text_folder, tmp_path_factory):
     return found_run(text_folder, tmp_path_factory.mktemp("swarm"), target_loss_terms=8192)
 
 
-def found_run(text_folder, folder, target_loss_terms):
+@pytest.fixture(scope="session")
+def make_run(text_folder, tmp_path_factory):
+    """Return a run like `swarm_run` with more flags."""
+
+    def make(*flags):
+        return found_run(text_folder, tmp_path_factory.mktemp("swarm"), 8192, *flags)
+
+    return make
+
+
+def found_run(text_folder, folder, target_loss_terms, *more):
     environment = os.environ | {"CTPEER_HOME": str(folder / "founder")}
     flags = {
         "--data": text_folder,
@@ -194,7 +208,7 @@ def found_run(text_folder, folder, target_loss_terms):
     init = [str(part) for flag in flags.items() for part in flag]
     for arguments in (
         ["data", "index", str(text_folder)],
-        ["run", "init", str(folder / "tiny"), *init],
+        ["run", "init", str(folder / "tiny"), *init, *more],
     ):
         subprocess.run(
             [*CTPEER, *arguments], env=environment, check=True, capture_output=True, timeout=100
@@ -210,6 +224,9 @@ class Swarm:
 
     def statuses(self):
         return [daemon.status() for daemon in self.daemons]
+
+    def commits(self):
+        return [daemon.commits() for daemon in self.daemons]
 
     def wait_for_epoch(self, epoch, timeout_s=START_TIMEOUT_S):
         """Wait until every daemon is at `epoch` or beyond; return how long it took."""
@@ -237,11 +254,16 @@ def make_swarm(make_daemon, swarm_run):
         size: How many.
         max_epochs: Where they hold.
         faults: FAULT by index.
+        environments: Variables by index.
+        run: The run; by default one with epochs of a fraction of a second.
     """
 
-    def make(size, max_epochs=10**6, faults=None, **environment):
-        daemons = [make_daemon(**environment) for _ in range(size)]
-        given = swarm_run
+    def make(
+        size, max_epochs=10**6, faults=None, environments=None, run=swarm_run, **environment
+    ):
+        own = [(environments or {}).get(index, {}) for index in range(size)]
+        daemons = [make_daemon(**environment, **more) for more in own]
+        given = run
         for index, daemon in enumerate(daemons):
             fault = (faults or {}).get(index)
             flags = ["--paused", "--hold", "--max-epochs", max_epochs]
