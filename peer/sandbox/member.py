@@ -76,6 +76,11 @@ class Member:
         return self.state if self.life is Life.RUNNING else self.life.value
 
     @property
+    def rests(self) -> bool:
+        """Whether it waits for `resume`, or has nothing left to do."""
+        return self.state in {"paused", "holding"}
+
+    @property
     def trains(self) -> bool:
         """Whether it is past its start, and all that it can do to be with the others."""
         return self.state in _AT_WORK

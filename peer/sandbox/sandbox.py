@@ -112,7 +112,7 @@ class Sandbox:
         others = self._plan.peers - 1
         for _ in self._ticks("waiting for the peers to meet"):
             self._check_all_run()
-            if all(m.state == "paused" and m.reachable >= others for m in self._members):
+            if all(m.rests and m.reachable >= others for m in self._members):
                 break
         epoch = max(member.epoch for member in self._members)
         if epoch >= self._plan.max_epochs:

@@ -8,8 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from peer.errors import MisbehavedError, PeerError
 from peer.events import Message, PartRefused, RoundFailure
 from peer.swarm.wire import Body
@@ -17,7 +15,7 @@ from peer.training.averages import AverageLog
 from peer.training.ballot import Ballot
 from peer.training.certificate import Base, Certificate, Vote
 from peer.training.contribution import Contribution
-from peer.training.exchange import Exchange, Part
+from peer.training.exchange import Exchange, Part, joined
 from peer.training.follow import Follow, Found
 from peer.training.group import Group, sign_ready
 from peer.training.matchmaking import Matchmaking
@@ -61,7 +59,9 @@ class Averager:
         self._emit = emit
         self._hook = hook or (lambda _phase: None)
         self._matchmaking = Matchmaking(muster)
-        self._exchange = Exchange(muster, elements, codec_name, self._note_refused)
+        self._exchange = Exchange(
+            muster, elements, codec_name, self._note_refused, self._note_denied
+        )
         self._ballot = Ballot(muster)
         self._follow = Follow(muster, averages, elements, codec_name, self._open_round)
         self._running: tuple[str, asyncio.Future[None]] | None = None
@@ -115,6 +115,7 @@ class Averager:
         return self._committed(found.certificate, found.parts, {}) if found else None
 
     async def _search(self, base: Base, peers: set[str]) -> Found | None:
+        peers = self._muster.heeded(peers)
         if not peers:
             return None
         ahead = self._muster.ahead()
@@ -188,13 +189,8 @@ class Averager:
         self, certificate: Certificate, parts: Sequence[Part], seconds: dict[str, float]
     ) -> Committed:
         self._keep(certificate, [part.data for part in parts])
-        average = np.empty(self._elements, np.float32)
-        at = 0
-        for part in parts:
-            average[at : at + len(part.values)] = part.values
-            at += len(part.values)
         return Committed(
-            average=average,
+            average=joined(parts, self._codec),
             certificate=certificate,
             parts=tuple(part.data for part in parts),
             seconds_by_phase=seconds,
@@ -210,6 +206,11 @@ class Averager:
         if self._running is not None and self._running[0] == base_root:
             return asyncio.shield(self._running[1])
         return None
+
+    def _note_denied(self, peer: str) -> None:
+        # Where another one leads, we do not know whether it told that peer of the group.
+        if self._matchmaking.leader in (peer, self._muster.identity.peer_id):
+            self._muster.misbehaved(peer, "it denies that it is in the group")
 
     def _note_refused(self, peer: str, reason: str) -> None:
         self._muster.misbehaved(peer, reason)

@@ -8,9 +8,12 @@ import logging
 from peer.errors import MisbehavedError, PeerError
 from peer.swarm.wire import Channel
 from peer.training.certificate import (
+    MAX_GROUP,
     Certificate,
+    PartDigest,
     Signature,
     Vote,
+    parse_part,
     parse_signature,
     quorum,
     sign_vote,
@@ -26,13 +29,22 @@ _GRACE_S = 0.25
 _KEPT_GROUPS = 8
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cast:
+    """A vote as it travels: its name, the parts that it is about, and a member's signature."""
+
+    vote_id: str
+    parts: tuple[PartDigest, ...]
+    signature: Signature
+
+
 @dataclasses.dataclass
 class _Box:
-    """What came in for one group: (vote id, signature) by peer."""
+    """What came in for one group, by peer."""
 
-    votes: dict[str, tuple[str, Signature]] = dataclasses.field(default_factory=dict)
+    votes: dict[str, _Cast] = dataclasses.field(default_factory=dict)
     changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
-    mine: tuple[str, Signature] | None = None
+    mine: _Cast | None = None
 
 
 class NoQuorumError(PeerError):
@@ -62,9 +74,8 @@ class Ballot:
         """
         me = self._muster.identity.peer_id
         box = self._box(group.group_id)
-        box.mine = (vote.vote_id, sign_vote(self._muster.identity, vote))
-        statement = vote.statement()
-        good = {me: box.mine[1]}
+        box.mine = _Cast(vote.vote_id, vote.parts, sign_vote(self._muster.identity, vote))
+        good = {me: box.mine.signature}
         others = [peer for peer in group.members if peer != me]
         telling = [asyncio.ensure_future(self._tell(peer, group.group_id, box)) for peer in others]
         loop = asyncio.get_running_loop()
@@ -75,9 +86,12 @@ class Ballot:
                 until_s = min(deadline_s, loop.time() + _GRACE_S) if enough else deadline_s
                 box.changed.clear()
                 before = len(good)
-                self._count(box, vote.vote_id, statement, group, good)
+                self._count(box, vote, good)
                 if len(good) > before:
                     continue
+                outstanding = set(others) - set(box.votes)
+                if len(good) + len(outstanding) < quorum(len(group.members)):
+                    break
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(until_s):
                         await box.changed.wait()
@@ -89,26 +103,48 @@ class Ballot:
                 self._boxes.pop(group.group_id, None)
                 for task in telling:
                     task.cancel()
+        self._blame(box, vote)
         if len(good) < quorum(len(group.members)):
-            differing = sum(vote_id != vote.vote_id for vote_id, _ in box.votes.values())
+            differing = sum(cast.vote_id != vote.vote_id for cast in box.votes.values())
             raise NoQuorumError(
                 f"{len(good)} of {len(group.members)} members signed, "
                 f"{quorum(len(group.members))} must; {differing} signed something else"
             )
         return Certificate(vote, tuple(good[peer] for peer in sorted(good)))
 
-    def _count(
-        self, box: _Box, vote_id: str, statement: bytes, group: Group, good: dict[str, Signature]
-    ) -> None:
+    def _count(self, box: _Box, vote: Vote, good: dict[str, Signature]) -> None:
         """Add to `good` the members whose signature under this vote is there and holds."""
-        for peer, (their_id, signature) in list(box.votes.items()):
-            if peer in good or their_id != vote_id or peer not in group.members:
+        vote_id, statement = vote.vote_id, vote.statement()
+        for peer, cast in list(box.votes.items()):
+            if peer in good or cast.vote_id != vote_id or peer not in vote.group:
                 continue
-            if signer_of(signature, statement) == peer:
-                good[peer] = signature
+            if signer_of(cast.signature, statement) == peer:
+                good[peer] = cast.signature
             else:
                 del box.votes[peer]
                 self._muster.misbehaved(peer, "a vote with a signature that is not good")
+
+    def _blame(self, box: _Box, vote: Vote) -> None:
+        """Find out why members voted for something else: they lie, or a reducer signed two parts.
+
+        What a reducer signs is one text with one signature, so two that differ prove it.
+        """
+        for peer in set(vote.group) & set(box.votes):
+            cast = box.votes[peer]
+            theirs = dataclasses.replace(vote, parts=cast.parts)
+            if cast.vote_id == vote.vote_id:
+                continue
+            wrong = len(theirs.parts) != len(vote.parts) or theirs.vote_id != cast.vote_id
+            if wrong or signer_of(cast.signature, theirs.statement()) != peer:
+                self._muster.misbehaved(peer, "a vote that makes no sense")
+                continue
+            for mine, other in zip(vote.parts, theirs.parts, strict=True):
+                if mine == other:
+                    continue
+                if other.reducer == mine.reducer and other.problem(vote.group_id) is None:
+                    self._muster.misbehaved(mine.reducer, "two averages of one part")
+                else:
+                    self._muster.misbehaved(peer, "a vote for a part that nobody signed")
 
     async def _tell(self, peer: str, group_id: str, box: _Box) -> None:
         """Bring our vote to `peer`, and take its own if it has one yet."""
@@ -134,8 +170,14 @@ class Ballot:
         vote_id = header.get("vote_id")
         if not isinstance(vote_id, str) or len(vote_id) > 64:  # noqa: PLR2004 a SHA-256 in hex
             raise MisbehavedError("a vote without a name")
+        parts = header.get("parts")
+        if not isinstance(parts, list) or len(parts) > MAX_GROUP:
+            raise MisbehavedError("a vote without its parts")
+        cast = _Cast(
+            vote_id, tuple(map(parse_part, parts)), parse_signature(header.get("signature"))
+        )
         if len(box.votes) < MAX_VOTES:
-            box.votes.setdefault(peer, (vote_id, parse_signature(header.get("signature"))))
+            box.votes.setdefault(peer, cast)
         box.changed.set()
 
     def _box(self, group_id: str) -> _Box:
@@ -148,6 +190,5 @@ MAX_VOTES = 512
 """Strangers may bring votes to a group before we know who is in it."""
 
 
-def _header(group_id: str, vote: tuple[str, Signature]) -> dict[str, object]:
-    vote_id, signature = vote
-    return {"group": group_id, "vote_id": vote_id, "signature": dataclasses.asdict(signature)}
+def _header(group_id: str, cast: _Cast) -> dict[str, object]:
+    return {"group": group_id, **dataclasses.asdict(cast)}

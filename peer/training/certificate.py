@@ -267,7 +267,9 @@ def _text(data: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
+    """Return what `text` says in base64; nothing if it is not the one spelling of it."""
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except ValueError:
         return b""
+    return data if _text(data) == text else b""

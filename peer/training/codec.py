@@ -13,6 +13,7 @@ the encoder made exact, so it gives the same bits on every machine.
 
 import dataclasses
 import io
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,6 +92,14 @@ def decode(data: Body, elements: int, codec: str) -> Flat:
         values = _unpack(_blocks_of(codec), data, elements)
     values.flags.writeable = False
     return values
+
+
+def in_place(target: memoryview, codec: str) -> Flat | None:
+    """Return `target` as the numbers whose encoding it is, where a codec stores them as they are.
+
+    What is computed into them needs no encoding. None where the codec changes numbers.
+    """
+    return np.frombuffer(target, "<f4") if codec == "none" and sys.byteorder == "little" else None
 
 
 def encoded_bytes(elements: int, codec: str) -> int:

@@ -9,8 +9,9 @@ the round, because a part of its contribution may be in the other parts already.
 import asyncio
 import dataclasses
 import hashlib
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,7 @@ _SLOWEST_BYTES_PER_S = 125_000
 _INLINE_ELEMENTS = 1 << 18
 _SUM_TOLERANCE = 1e-6
 _KEPT_REDUCTIONS = 4
+_NO_SUCH_GROUP = "we are in no such group"
 
 _Result = TypeVar("_Result")
 
@@ -56,14 +58,26 @@ class Part:
 class _Reduction:
     """One part of one round, at its reducer."""
 
-    def __init__(self, group: Group, elements: int) -> None:
+    def __init__(self, group: Group, elements: int, target: memoryview) -> None:
         self.group = group
         self.elements = elements
+        self.target = target  # where the encoded average belongs
         self.slices: dict[str, Flat] = {}
         self.refused: dict[str, str] = {}
         self.streams: set[str] = set()
         self.complete = asyncio.Event()
         self.part: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        self._began_s = self.part.get_loop().time()
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the group was closed."""
+        return self.part.get_loop().time() - self._began_s
+
+    @property
+    def silent(self) -> set[str]:
+        """Members that have not even begun to bring their slice."""
+        return self.missing - self.streams
 
     @property
     def missing(self) -> set[str]:
@@ -97,6 +111,7 @@ class Exchange:
         elements: Numbers in a contribution.
         codec_name: How they travel.
         on_refused: Told of a slice that failed a check: peer, reason.
+        on_denied: Told of a member that denies that it is in the group.
     """
 
     def __init__(
@@ -105,11 +120,13 @@ class Exchange:
         elements: int,
         codec_name: str,
         on_refused: Callable[[str, str], None],
+        on_denied: Callable[[str], None],
     ) -> None:
         self._muster = muster
         self._elements = elements
         self._codec = codec_name
         self._on_refused = on_refused
+        self._on_denied = on_denied
         self._reductions: dict[str, _Reduction] = {}
         self._begun = asyncio.Event()
 
@@ -120,34 +137,51 @@ class Exchange:
     async def run(self, group: Group, values: Flat) -> list[Part]:
         """Bring our slices of `values` fp32 [elements], and return all averaged parts.
 
+        Their encoded bytes lie one after the other in one buffer.
+
         Raises:
             PeerError: A part could not be had; the words say whose.
         """
         me = self._muster.identity.peer_id
-        parts = group.parts(self._elements)
         timeout_s = self.timeout_s
-        mine = next((place for peer, place in parts if peer == me), None)
-        reduction = self._begin(group, mine) if mine is not None else None
+        places = self._places(group)
+        reduction = None
+        if me in group.reducers:
+            reduction = self._begin(group, *next((p, t) for r, p, t in places if r == me))
         try:
             async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
                 trades = []
-                for reducer, place in parts:
+                for reducer, place, target in places:
                     if reducer == me:
                         assert reduction is not None
                         reduction.take(me, values[place])
                         trades.append(tasks.create_task(self._reduce(reduction)))
                     else:
-                        trade = self._trade(group, reducer, values[place])
+                        trade = self._trade(group, reducer, values[place], target)
                         trades.append(tasks.create_task(trade))
             return [trade.result() for trade in trades]
         except TimeoutError as error:
             raise UnreachableError(f"the transfer took over {timeout_s:.0f} s") from error
         except ExceptionGroup as errors:
+            if reduction is not None:
+                await self._blame_silent(reduction)
             raise _first(errors) from errors
         finally:
             if reduction is not None:
                 # Those who are late with their slice are told, not left waiting.
                 reduction.fail("the round failed before your part was reduced")
+                reduction.slices.clear()
+
+    def _places(self, group: Group) -> list[tuple[str, slice, memoryview]]:
+        """Return for each part its reducer, its numbers, and where its encoded average goes."""
+        parts = group.parts(self._elements)
+        sizes = [codec.encoded_bytes(p.stop - p.start, self._codec) for _, p in parts]
+        buffer = memoryview(bytearray(sum(sizes)))
+        ends = list(itertools.accumulate(sizes))
+        return [
+            (peer, place, buffer[end - size : end])
+            for (peer, place), size, end in zip(parts, sizes, ends, strict=True)
+        ]
 
     @property
     def timeout_s(self) -> float:
@@ -156,22 +190,23 @@ class Exchange:
 
     # ---- as a member
 
-    async def _trade(self, group: Group, reducer: str, values: Flat) -> Part:
-        """Send `reducer` our slice and return the average of its part, verified."""
+    async def _trade(self, group: Group, reducer: str, values: Flat, target: memoryview) -> Part:
+        """Send `reducer` our slice and return the average of its part, verified, in `target`."""
         channel = await self._muster.open(reducer, "part")
         try:
             data = await offload(len(values), codec.encode, values, self._codec)
             await channel.send({"group": group.group_id, "bytes": len(data)})
             await self._send_body(channel, data)
-            header = await self._after_beats(channel)
-            size = codec.encoded_bytes(len(values), self._codec)
-            average = await receive_body(channel, size, self._muster.limits.frame_timeout_s)
+            # By then a reducer has all slices, or has said whose is missing.
+            patience_s = 3 * self._muster.limits.frame_timeout_s + len(data) / _SLOWEST_BYTES_PER_S
+            header = await timely(self._after_beats(channel), patience_s)
+            await receive_body(channel, target, self._muster.limits.frame_timeout_s)
             digest = parse_part(header.get("digest"))
             decoded = await offload(
                 len(values),
                 check_part,
                 digest,
-                average,
+                target,
                 reducer,
                 len(values),
                 group.group_id,
@@ -181,10 +216,14 @@ class Exchange:
             self._muster.misbehaved(reducer, str(error))
             raise
         except PeerError as error:
+            if str(error) == _NO_SUCH_GROUP:
+                self._on_denied(reducer)
+            if isinstance(error, StalledError) and await self._muster.poll([reducer]):
+                self._muster.misbehaved(reducer, f"its part did not come: {error}")
             raise type(error)(f"the part of {reducer}: {error}") from error
         finally:
             channel.close()
-        return Part(digest, average, decoded)
+        return Part(digest, target, decoded)
 
     async def _send_body(self, channel: Channel, data: Body) -> None:
         await send_body(channel, data, self._muster.limits.frame_timeout_s)
@@ -198,8 +237,17 @@ class Exchange:
 
     # ---- as a reducer
 
-    def _begin(self, group: Group, place: slice) -> _Reduction:
-        reduction = _Reduction(group, place.stop - place.start)
+    async def _blame_silent(self, reduction: _Reduction) -> None:
+        """Note who answers, but brought nothing in the time that a reducer waits for it.
+
+        Every reducer sees it for itself; the first to give up ends the round for all.
+        """
+        if reduction.age_s >= self._muster.limits.frame_timeout_s - 2 * BEAT_S:
+            for peer in await self._muster.poll(reduction.silent):
+                self._muster.misbehaved(peer, "it brought no slice")
+
+    def _begin(self, group: Group, place: slice, target: memoryview) -> _Reduction:
+        reduction = _Reduction(group, place.stop - place.start, target)
         while len(self._reductions) >= _KEPT_REDUCTIONS:
             self._reductions.pop(next(iter(self._reductions)))
         self._reductions[group.group_id] = reduction
@@ -209,14 +257,17 @@ class Exchange:
 
     async def _reduce(self, reduction: _Reduction) -> Part:
         """Wait for all slices, then average them; whoever is gone or silent fails the part."""
+        patience_s = self._muster.limits.frame_timeout_s
         while not reduction.complete.is_set():
             try:
                 async with asyncio.timeout(BEAT_S):
                     await reduction.complete.wait()
             except TimeoutError:
-                silent = reduction.missing - reduction.streams
+                silent = reduction.silent
                 if gone := silent - await self._muster.poll(silent):
                     reduction.fail(f"{min(gone)} cannot be reached")
+                elif silent and reduction.age_s >= patience_s:
+                    reduction.fail(f"no slice from {min(silent)}")
             if reduction.part.done():
                 return reduction.part.result()
         group = reduction.group
@@ -226,6 +277,7 @@ class Exchange:
             reduction.slices,
             group.weights,
             reduction.elements,
+            codec.in_place(reduction.target, self._codec),
         )
         for peer, reason in reduced.refused.items():
             reduction.refuse(peer, reason)
@@ -239,7 +291,9 @@ class Exchange:
         return part
 
     def _encode(self, reduction: _Reduction, mean: Flat) -> Part:
-        data = codec.encode(mean, self._codec)
+        data = reduction.target
+        if codec.in_place(data, self._codec) is None:
+            data[:] = codec.encode(mean, self._codec)
         decoded = codec.decode(data, reduction.elements, self._codec)
         digest = sign_part(
             self._muster.identity,
@@ -264,7 +318,8 @@ class Exchange:
             reduction.refuse(peer, f"wrong shape: {header.get('bytes')!r:.40} bytes for {size}")
             raise MisbehavedError("your slice has the wrong shape")
         try:
-            data = await receive_body(channel, size, limits.frame_timeout_s)
+            data = bytearray(size)
+            await receive_body(channel, memoryview(data), limits.frame_timeout_s)
         except UnreachableError as error:
             reduction.fail(f"no slice from {peer}: {error}")
             # A stream that ended is a peer that died, or whose round failed elsewhere.
@@ -285,14 +340,14 @@ class Exchange:
 
     async def _reduction(self, group_id: str) -> _Reduction:
         """Return the reduction of a group, waiting for it if its member is faster than we are."""
-        deadline_s = asyncio.get_running_loop().time() + self._muster.limits.frame_timeout_s
+        deadline_s = asyncio.get_running_loop().time() + self._muster.limits.call_timeout_s
         while group_id not in self._reductions:
             begun = self._begun
             try:
                 async with asyncio.timeout_at(deadline_s):
                     await begun.wait()
             except TimeoutError as error:
-                raise DeclinedError("we are in no such group") from error
+                raise DeclinedError(_NO_SUCH_GROUP) from error
         return self._reductions[group_id]
 
 
@@ -330,6 +385,21 @@ def check_part(
     return values
 
 
+def joined(parts: Sequence[Part], codec_name: str) -> Flat:
+    """Return the whole average fp32 [n] of `parts`; without a copy where they lie side by side."""
+    data = [part.data for part in parts]
+    first = data[0]
+    if isinstance(first, memoryview) and isinstance(first.obj, bytearray):
+        whole = memoryview(first.obj)
+        together = all(isinstance(d, memoryview) and d.obj is first.obj for d in data)
+        if together and len(whole) == sum(map(len, data)):
+            average = codec.in_place(whole, codec_name)
+            if average is not None:
+                average.flags.writeable = False
+                return average
+    return np.concatenate([part.values for part in parts])
+
+
 def transfer_timeout_s(limits: Limits, elements: int, codec_name: str) -> float:
     """Return how long the transfer of a whole round may take."""
     slowest_s = codec.encoded_bytes(elements, codec_name) / _SLOWEST_BYTES_PER_S
@@ -347,15 +417,14 @@ async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> Non
         await timely(channel.send({}, view[start : start + FRAME_BYTES]), frame_timeout_s)
 
 
-async def receive_body(channel: Channel, size: int, frame_timeout_s: float) -> bytearray:
-    """Return the `size` bytes that arrive in frames, each within its deadline.
+async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: float) -> None:
+    """Fill `target` with the bytes that arrive in frames, each within its deadline.
 
     Raises:
         UnreachableError: The stream broke or stalls.
         MisbehavedError: More came than agreed, or an empty frame.
     """
-    data = bytearray(size)
-    at = 0
+    at, size = 0, len(target)
     # As a whole, too: a byte in each frame would otherwise keep everybody waiting.
     deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + size / _SLOWEST_BYTES_PER_S
     while at < size:
@@ -364,9 +433,8 @@ async def receive_body(channel: Channel, size: int, frame_timeout_s: float) -> b
         body = (await timely(channel.receive(wanted), min(frame_timeout_s, left_s))).body
         if not body:
             raise MisbehavedError(f"{channel.remote} sends frames without bytes")
-        data[at : at + len(body)] = body
+        target[at : at + len(body)] = body
         at += len(body)
-    return data
 
 
 async def timely(step: Awaitable[_Result], timeout_s: float) -> _Result:

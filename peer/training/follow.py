@@ -84,12 +84,20 @@ class Follow:
 
     async def _ask(self, peer: str, base: Base) -> Certificate | None:
         muster = self._muster
+        report = muster.roster.report(peer)
+        # Whoever is beyond `base` has no round open on it.
+        beyond = report is not None and report.epoch > base.epoch
+        patience_s = muster.limits.call_timeout_s if beyond else self._longest_round_s
         try:
             channel = await muster.open(peer, "certificate")
             try:
-                header = await timely(self._outcome(channel, base), self._longest_round_s)
+                async with asyncio.timeout(patience_s):
+                    header = await self._outcome(channel, base)
             finally:
                 channel.close()
+        except TimeoutError:
+            muster.misbehaved(peer, "it does not say whether it has a certificate")
+            return None
         except PeerError as error:
             muster.roster.failed(peer, str(error), muster.now_s)
             return None
@@ -134,7 +142,8 @@ class Follow:
             group = vote.group_id
             for digest in vote.parts:
                 size = codec.encoded_bytes(digest.elements, self._codec)
-                data = await receive_body(channel, size, muster.limits.frame_timeout_s)
+                data = bytearray(size)
+                await receive_body(channel, memoryview(data), muster.limits.frame_timeout_s)
                 values = await offload(
                     digest.elements,
                     check_part,

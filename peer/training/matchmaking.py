@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
 from peer.swarm.wire import Channel
@@ -129,8 +129,7 @@ class Matchmaking:
             async with asyncio.timeout(limits.matchmaking_timeout_s + _HOLD_S):
                 await channel.send({"ready": ready.to_json(), "unreachable": sorted(unreachable)})
                 while True:
-                    async with asyncio.timeout(limits.call_timeout_s):
-                        header = (await channel.receive()).header
+                    header = await self._next(channel)
                     if "group" in header:
                         return self._check(leader, header["group"], ready)
                     if "ask" in header:
@@ -138,9 +137,19 @@ class Matchmaking:
                     if "elsewhere" in header:
                         return None
         except TimeoutError as error:
+            # It answers, so it could have closed the group, or told us of another leader.
+            self._muster.misbehaved(leader, "it leads, but closes no group")
             raise UnreachableError(f"the leader {leader} keeps us waiting too long") from error
         finally:
             channel.close()
+
+    async def _next(self, channel: Channel) -> Mapping[str, Any]:
+        """Return the header of the next frame; UnreachableError if no sign of life comes."""
+        try:
+            async with asyncio.timeout(self._muster.limits.call_timeout_s):
+                return (await channel.receive()).header
+        except TimeoutError as error:
+            raise UnreachableError(f"the leader {channel.remote} went silent") from error
 
     def _check(self, leader: str, proposal: object, ready: Ready) -> Group:
         try:
@@ -161,6 +170,8 @@ class Matchmaking:
         polled_s = loop.time()
         while missing := muster.fellows(ready.base) - set(gathering.words):
             if loop.time() > deadline_s:
+                for peer in missing:
+                    muster.misbehaved(peer, "it answers, but does not come to the round")
                 break
             gathering.joined.clear()
             with contextlib.suppress(TimeoutError):

@@ -192,15 +192,18 @@ class Muster:
         """Return the other peers that answered lately."""
         return self.roster.live(self.now_s)
 
+    def heeded(self, peers: set[str]) -> set[str]:
+        """Return those of the live `peers` that did not cheat or stall lately."""
+        trusted = peers & self.roster.trusted(self.now_s)
+        # Whoever finds fault with most of the others is not to part from them for it.
+        return trusted if 2 * (len(trusted) + 1) > len(peers) else peers
+
     def fellows(self, base: Base) -> set[str]:
         """Return the live peers that a round on `base` may be made with.
 
         Those one epoch behind are among them: they are just taking in what we have.
         """
-        there = {peer for peer in self.live() if self.can_join(peer, base)}
-        trusted = there & self.roster.trusted(self.now_s)
-        # Whoever finds fault with most of the others is not to part from them for it.
-        return trusted if 2 * (len(trusted) + 1) > len(there) else there
+        return self.heeded({peer for peer in self.live() if self.can_join(peer, base)})
 
     def shunned(self, base: Base) -> set[str]:
         """Return the peers that we cannot reach, or will not be in a group on `base` with."""

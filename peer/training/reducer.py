@@ -44,13 +44,19 @@ def check(values: Flat, weight: int, elements: int) -> str | None:
     return None
 
 
-def reduce(slices: Mapping[str, Flat], weights: Mapping[str, int], elements: int) -> Reduced:
+def reduce(
+    slices: Mapping[str, Flat],
+    weights: Mapping[str, int],
+    elements: int,
+    out: Flat | None = None,
+) -> Reduced:
     """Return the mean of `slices`, weighted by the weights that the group agreed on.
 
     Args:
         slices: fp32 [elements] by peer id.
         weights: Loss terms by peer id, at least one for each of `slices`.
         elements: The length that every slice must have.
+        out: Where to put the mean, fp32 [elements]; a new array if not given.
     """
     verdicts = {peer: check(part, weights[peer], elements) for peer, part in slices.items()}
     refused = {peer: reason for peer, reason in verdicts.items() if reason is not None}
@@ -59,18 +65,19 @@ def reduce(slices: Mapping[str, Flat], weights: Mapping[str, int], elements: int
         return Reduced(None, refused)
     total = sum(weights[peer] for peer in accepted)
     shares = [(slices[peer], np.float32(weights[peer] / total)) for peer in accepted]
-    return Reduced(_weighted_sum(shares, elements), refused)
+    mean = np.empty(elements, np.float32) if out is None else out
+    _add_up(shares, mean)
+    return Reduced(mean, refused)
 
 
-def _weighted_sum(shares: Sequence[tuple[Flat, np.float32]], elements: int) -> Flat:
-    """Return the sum fp32 [elements] of slices times shares, block by block in the cache."""
+def _add_up(shares: Sequence[tuple[Flat, np.float32]], mean: Flat) -> None:
+    """Put the sum of slices times shares into `mean`, block by block in the cache."""
     (first, share), *others = shares
-    mean, scratch = np.empty(elements, np.float32), np.empty(_BLOCK_ELEMENTS, np.float32)
-    for start in range(0, elements, _BLOCK_ELEMENTS):
+    scratch = np.empty(_BLOCK_ELEMENTS, np.float32)
+    for start in range(0, len(mean), _BLOCK_ELEMENTS):
         block = mean[start : start + _BLOCK_ELEMENTS]
         product = scratch[: len(block)]
         np.multiply(first[start : start + len(block)], share, out=block)
         for values, weight in others:
             np.multiply(values[start : start + len(block)], weight, out=product)
             np.add(block, product, out=block)
-    return mean

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from peer.errors import DeclinedError
 from peer.training import codec
 from peer.training.certificate import sign_part
 from peer.training.reducer import square_sum
@@ -226,3 +227,13 @@ def goes_alone(peer, values=1e6, weight=10**12):
 
     peer._contribution = contribution
     averager.run = run
+
+
+def denies_its_groups(peer):
+    """Join, and know nothing of it afterwards."""
+
+    async def serve(channel):
+        await channel.receive()
+        raise DeclinedError("we are in no such group")
+
+    peer.averager._exchange._serve_part = serve
