@@ -111,6 +111,13 @@ class ShardChoice:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardsChosen(Message):
+    """A pass over the data begins, on shards that were chosen anew."""
+
+    shards: tuple[ShardChoice, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Heartbeat(Message):
     """The worker is at something long that has a deadline of its own, and is not stuck."""
 

@@ -11,8 +11,8 @@ from peer.cli.view import duration
 from peer.config.home import resolve_home
 from peer.daemon.client import get_status
 
-_HEAD = ("peer", "state", "epoch", "generation", "tokens/s", "seen", "address")
-_RIGHT = {"epoch", "generation", "tokens/s"}
+_HEAD = ("peer", "state", "epoch", "generation", "loss terms/s", "seen", "address")
+_RIGHT = {"epoch", "generation", "loss terms/s"}
 _WIDEST = 100
 
 
@@ -35,7 +35,7 @@ def peers(*, as_json: bool, home: str | None) -> None:
 
 
 def _row(peer: Mapping[str, Any]) -> tuple[str, ...]:
-    speed, seen_s = peer.get("tokens_per_second"), peer.get("seen_s")
+    speed, seen_s = peer.get("loss_terms_per_second"), peer.get("seen_s")
     return (
         _shown(peer.get("peer_id")),
         _shown(peer.get("state")),

@@ -1,7 +1,7 @@
 """The worker's data: which shards it trains on, and the held-out rows it is scored on."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from peer.config.settings import Settings
@@ -13,7 +13,7 @@ from peer.data.source import PeerShards, ShardSources
 from peer.data.stream import Cursor, Examples, Stream
 from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError, DamagedError
-from peer.events import Heartbeat, Message, ShardChoice, ShardQuarantined
+from peer.events import Heartbeat, Message, ShardChoice, ShardQuarantined, ShardsChosen
 from peer.run.directory import RunDirectory
 from peer.tasks.task import HeldOutRows, Task
 
@@ -33,14 +33,12 @@ class Feed:
     heldout: tuple[Shard, ...]
     sources: ShardSources
     emit: Callable[[Message], None]
+    choose: Callable[[], tuple[Choice, ...]]
 
     @property
     def shard_choices(self) -> tuple[ShardChoice, ...]:
         """The chosen shards as the supervisor is told of them."""
-        return tuple(
-            ShardChoice(name=c.shard.name, bytes=c.shard.bytes, reason=c.reason)
-            for c in self.choices
-        )
+        return _told(self.choices)
 
     def stream(self, seed: bytes, cursor: Cursor | None) -> Stream:
         """Return the rows of the chosen shards without end, from `cursor` on if there is one."""
@@ -52,7 +50,14 @@ class Feed:
             cursor,
             on_quarantine=self._quarantine,
             on_wait=lambda: self.emit(Heartbeat()),
+            renew=self._renew,
         )
+
+    def _renew(self) -> list[Shard]:
+        """Choose anew, as others' claims are by now, and say so."""
+        choices = self.choose()
+        self.emit(ShardsChosen(shards=_told(choices)))
+        return [choice.shard for choice in choices]
 
     def heldout_rows(self) -> HeldOutRows:
         """Return the rows that the manifest's evaluation scores.
@@ -96,23 +101,34 @@ def open_feed(
     preferences = Preferences(
         include=wanted.include, exclude=wanted.exclude, max_bytes=wanted.max_bytes
     )
-    claimed = network.claimed(index) if network is not None else {}
-    choices = choose(peer_id, index, claimed, preferences)
-    if network is not None:
-        network.claim(index, [choice.shard.name for choice in choices])
-    folders = list(run.sources)
+    held = {shard.sha256 for shard in index.split("heldout")}
+    folders, private = list(run.sources), tuple[Choice, ...]()
     if wanted.private is not None:
-        held = {shard.sha256 for shard in index.split("heldout")}
         mine = scan(wanted.private.expanduser(), wanted.private_column)
-        choices += tuple(Choice(s, _PRIVATE_REASON) for s in mine if s.sha256 not in held)
+        private = tuple(Choice(s, _PRIVATE_REASON) for s in mine if s.sha256 not in held)
         folders.append(wanted.private.expanduser())
+
+    def choose_now() -> tuple[Choice, ...]:
+        claimed = network.claimed(index) if network is not None else {}
+        public = choose(peer_id, index, claimed, preferences)
+        if network is not None:
+            network.claim(index, [choice.shard.name for choice in public])
+        return public + private
+
+    choices = choose_now()
     if not choices:
         raise ConfigurationError(
             "no shard of the run is left by data.include, data.exclude and data.max_bytes; "
             "widen them in peer.toml (`ctpeer data choose` shows what they leave)"
         )
     sources = ShardSources(folders, _peer_shards(run, index, network))
-    return Feed(run, task, choices, index.split("heldout"), sources, emit)
+    return Feed(run, task, choices, index.split("heldout"), sources, emit, choose_now)
+
+
+def _told(choices: Iterable[Choice]) -> tuple[ShardChoice, ...]:
+    return tuple(
+        ShardChoice(name=c.shard.name, bytes=c.shard.bytes, reason=c.reason) for c in choices
+    )
 
 
 def _peer_shards(

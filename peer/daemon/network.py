@@ -99,7 +99,7 @@ class Network:
         self._validator = EnvelopeValidator(clock)
         self._roster = Roster(identity.peer_id)
         self._tasks: list[asyncio.Task[None]] = []
-        self._refused: Counter[str] = Counter()
+        self._claim = ""
         self._node: Node
         self.upload = Throttle(settings.upload_bytes_per_s)
         """Bounds all that goes to peers that fetch files and states."""
@@ -194,8 +194,7 @@ class Network:
 
     def claim(self, index: DataIndex, names: Iterable[str]) -> None:
         """Claim the shards `names` for as long as we live."""
-        text = claims.encode(self._identity.peer_id, index, names)
-        self.begin(self._keep_claiming(text))
+        self._claim = claims.encode(self._identity.peer_id, index, names)
 
     def settle(self) -> None:
         """Wait until we know who is there, but not for long."""
@@ -281,7 +280,13 @@ class Network:
         manifest = (dump_manifest(run.manifest), run.signatures())
         transport = self._node.transport
         await BlobServer(transport, self._run_id, find, manifest, self.upload).start()
-        for part in (self._find_peers(), self._publish(), self._report(), self.muster.watch()):
+        for part in (
+            self._find_peers(),
+            self._publish(),
+            self._keep_claiming(),
+            self._report(),
+            self.muster.watch(),
+        ):
             self._begin(part)
 
     async def _settle(self) -> None:
@@ -336,10 +341,14 @@ class Network:
             alone = not self._node.dht.nodes
             await asyncio.sleep(_FIND_S if alone else _PUBLISH_S)
 
-    async def _keep_claiming(self, text: str) -> None:
+    async def _keep_claiming(self) -> None:
+        told_s, told = float("-inf"), ""
         while True:
-            await self._put("claim", ClaimBody(shards=text), _CLAIM_LIFETIME_S)
-            await asyncio.sleep(_CLAIM_S)
+            now_s, text = self._loop.time(), self._claim
+            if text and (text != told or now_s - told_s >= _CLAIM_S):
+                await self._put("claim", ClaimBody(shards=text), _CLAIM_LIFETIME_S)
+                told_s, told = now_s, text
+            await asyncio.sleep(_FIND_S / 3)
 
     async def _put(self, kind: str, body: PeerBody | ClaimBody, lifetime_s: float) -> None:
         try:

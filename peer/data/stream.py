@@ -90,6 +90,7 @@ class Stream:
         cursor: Where to go on, if anywhere.
         on_quarantine: Told of a shard that cannot be used, and why.
         on_wait: Called about once a second while a shard is being opened.
+        renew: Gives the shards of each further pass, which may have become others.
     """
 
     def __init__(
@@ -100,12 +101,15 @@ class Stream:
         cursor: Cursor | None = None,
         on_quarantine: Callable[[Shard, str], None] = lambda _shard, _reason: None,
         on_wait: Callable[[], None] = lambda: None,
+        renew: Callable[[], Sequence[Shard]] | None = None,
     ) -> None:
         self._shards = {shard.sha256: shard for shard in shards}
         self._open_shard = open_shard
         self._seed = seed
         self._on_quarantine = on_quarantine
         self._on_wait = on_wait
+        self._renew = renew
+        self._unusable: set[str] = set()
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._opened: dict[str, Future[Examples]] = {}
         self._cursor = cursor or self._pass(0)
@@ -194,6 +198,7 @@ class Stream:
     def _quarantine(self, sha256: str, reason: str) -> None:
         """Leave a shard out, of this pass and the next ones."""
         shard = self._shards.pop(sha256, None)
+        self._unusable.add(sha256)
         if shard is not None:
             log.warning("shard %s is not trained on: %s", shard.name, reason)
             self._on_quarantine(shard, reason)
@@ -205,6 +210,10 @@ class Stream:
             self._cursor = self._pass(at.pass_number + 1)
 
     def _pass(self, number: int) -> Cursor:
+        if number > 0 and self._renew is not None:
+            chosen = {shard.sha256: shard for shard in self._renew()}
+            usable = {hash_: s for hash_, s in chosen.items() if hash_ not in self._unusable}
+            self._shards = usable or self._shards
         if not self._shards:
             raise ConfigurationError(
                 "none of the chosen shards can be trained on; see the log for each one's reason"

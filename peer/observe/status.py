@@ -23,7 +23,9 @@ from peer.events import (
     RootComputed,
     RoundCommitted,
     RoundFailed,
+    ShardChoice,
     ShardQuarantined,
+    ShardsChosen,
     WorkRepeated,
 )
 
@@ -81,6 +83,7 @@ class Snapshot:
     checkpoint_problem: str | None = None
     repeated_tokens: int = 0
     dropped_tokens: int = 0
+    shards: tuple[ShardChoice, ...] = ()
     quarantined: dict[str, str] = dataclasses.field(default_factory=dict)
     restarts: Counter[str] = dataclasses.field(default_factory=Counter)
     losses: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_SPARK_POINTS))
@@ -128,6 +131,8 @@ class Snapshot:
                 self.micro_batch = event.samples_after
             case WorkRepeated():
                 self.repeated_tokens += event.tokens
+            case ShardsChosen():
+                self.shards = event.shards
             case ShardQuarantined():
                 self.quarantined[event.name] = event.reason
 
@@ -172,6 +177,7 @@ class Snapshot:
 
     def _load(self, event: Loaded) -> None:
         self.loaded = event
+        self.shards = event.shards
         self.epoch, self.generation = event.epoch, event.generation
         self.tokens_total, self.micro_batch = event.tokens_total, event.micro_batch
         if event.state_root is not None:
@@ -268,7 +274,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
             "last_failure": snapshot.last_failure.detail if snapshot.last_failure else None,
             "group": snapshot.group,
         },
-        "shards": [dataclasses.asdict(shard) for shard in loaded.shards] if loaded else [],
+        "shards": [dataclasses.asdict(shard) for shard in snapshot.shards],
         "shards_quarantined": dict(snapshot.quarantined),
         "checkpoint": _checkpoint(snapshot, around.unix_time_s),
         "checkpoint_problem": snapshot.checkpoint_problem,

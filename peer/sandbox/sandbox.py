@@ -189,8 +189,7 @@ class Sandbox:
         """
         while True:
             for member in self._members:
-                if member.life is Life.RUNNING and member.processes.exit_code() is not None:
-                    self._note_end(member)
+                self._note_end(member)
                 member.ask()
             self._show(self._members)
             if self._interrupts:
@@ -240,7 +239,9 @@ class Sandbox:
         return bool(live) and all(member.holds(self._plan.max_epochs) for member in live)
 
     def _note_end(self, member: Member) -> None:
-        """Take down that a peer ended though nobody asked it to."""
+        """Take down if a peer ended though nobody asked it to."""
+        if member.life is not Life.RUNNING or member.processes.exit_code() is None:
+            return
         member.life = Life.ENDED
         self._chronicle.ends(member.index)
         member.note = _ending(member, member.processes.exit_code())
@@ -279,6 +280,7 @@ class Sandbox:
             return
         self._ask_commits()
         member = self._members[fault.peer]
+        self._note_end(member)
         if member.life is Life.ENDED:
             return
         self._chronicle.inject(fault, self._now_s())

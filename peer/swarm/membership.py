@@ -42,6 +42,7 @@ class Report(Section):
         weight: Loss terms gathered since.
         rate: Loss terms a second, lately.
         ready: Whether it wants to average now.
+        leader: Whose group it waits for, where it is about to average.
         client: Whether others cannot dial it.
         resting: Whether it is paused, so that nobody should wait for it.
         addresses: Where it listens.
@@ -56,6 +57,7 @@ class Report(Section):
     weight: int = Field(default=0, ge=0, le=10**12)
     rate: float = Field(default=0.0, ge=0.0, le=1e12, allow_inf_nan=False)
     ready: bool = False
+    leader: PeerId | None = None
     client: bool = False
     resting: bool = False
     addresses: tuple[Address, ...] = Field(default=(), max_length=8)

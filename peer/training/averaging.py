@@ -160,6 +160,7 @@ class Averager:
         self._hook(phase)
 
     def _close(self) -> None:
+        self._matchmaking.done()
         if self._running is not None:
             self._running[1].set_result(None)
             self._running = None

@@ -54,6 +54,7 @@ class Matchmaking:
         self._leader: str | None = None
         self._gathering: _Gathering | None = None
         self._following: str | None = None
+        self._closed: Base | None = None
         self._failures: dict[str, int] = {}
 
     async def start(self) -> None:
@@ -69,6 +70,10 @@ class Matchmaking:
     def leader(self) -> str | None:
         """Who leads, or led, the present group."""
         return self._leader
+
+    def done(self) -> None:
+        """Note that the round of the group that `find` returned is over."""
+        self._closed = None
 
     async def find(self, ready: Ready, fellows: set[str], unreachable: set[str]) -> Group:
         """Return the group in which `ready` is brought, as its leader closed it.
@@ -89,18 +94,20 @@ class Matchmaking:
         try:
             while True:
                 self._leader = candidates[0]
-                if candidates[0] == me:
-                    self._following = None
-                    return await self._lead(ready, unreachable)
-                self._following = candidates[0]
+                self._following = None if candidates[0] == me else candidates[0]
+                self._muster.leader = candidates[0]
                 self._muster.announce()
                 try:
-                    answer = await self._join(candidates[0], ready, unreachable)
+                    if candidates[0] == me:
+                        answer = await self._lead(ready, unreachable)
+                    else:
+                        answer = await self._join(candidates[0], ready, unreachable)
                 except UnreachableError as error:
                     self._muster.roster.failed(candidates[0], str(error), self._muster.now_s)
                     self.failed_under(candidates.pop(0))
                     continue
                 if isinstance(answer, Group):
+                    self._closed = ready.base
                     return answer
                 hops += 1
                 if hops > len(fellows) + 1:
@@ -160,16 +167,15 @@ class Matchmaking:
 
     # ---- leading
 
-    async def _lead(self, ready: Ready, unreachable: set[str]) -> Group:
-        """Gather all live peers at our base, and close the group."""
+    async def _lead(self, ready: Ready, unreachable: set[str]) -> Group | str:
+        """Gather all live peers at our base and close the group; or return who leads instead."""
         muster, limits = self._muster, self._muster.limits
         gathering = self._open(ready.base)
         gathering.add(ready, unreachable)
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + limits.matchmaking_timeout_s
-        polled_s = loop.time()
+        began_s = polled_s = loop.time()
         while missing := muster.fellows(ready.base) - set(gathering.words):
-            if loop.time() > deadline_s:
+            if loop.time() - began_s > limits.matchmaking_timeout_s:
                 for peer in missing:
                     muster.misbehaved(peer, "it answers, but does not come to the round")
                 break
@@ -177,14 +183,35 @@ class Matchmaking:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await gathering.joined.wait()
-            if loop.time() - polled_s > BEAT_S:
-                await muster.poll(missing)
-                polled_s = loop.time()
+            if loop.time() - polled_s <= BEAT_S:
+                continue
+            await muster.poll(missing)
+            polled_s = loop.time()
+            if (other := self._other_leader(ready.base, missing)) is not None:
+                self._following = other
+                gathering.group.set_result(None)
+                return other
+            if polled_s - began_s > limits.call_timeout_s and missing == self._elsewhere(missing):
+                break  # they wait for somebody whom we do not trust, or who does not trust us
         kept = settle(gathering.words, gathering.unreachable)
         kept.add(ready.peer_id)
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
         gathering.group.set_result(group)
         return group
+
+    def _elsewhere(self, peers: set[str]) -> set[str]:
+        """Return those of `peers` that wait for another leader's group."""
+        me = self._muster.identity.peer_id
+        reports = ((peer, self._muster.roster.report(peer)) for peer in peers)
+        return {peer for peer, report in reports if report and report.leader not in (None, me)}
+
+    def _other_leader(self, base: Base, missing: set[str]) -> str | None:
+        """Return the peer among `missing` that leads, too, and that all agree to follow rather."""
+        me = self._muster.identity.peer_id
+        reports = ((peer, self._muster.roster.report(peer)) for peer in missing)
+        rivals = {peer for peer, report in reports if report and report.leader == peer}
+        first = leaders(base, {me, *rivals}, {})[0]
+        return first if first != me else None
 
     def _open(self, base: Base) -> _Gathering:
         if self._gathering is None or self._gathering.base != base or self._gathering.group.done():
@@ -194,7 +221,7 @@ class Matchmaking:
 
     def _end(self) -> None:
         gathering, self._gathering = self._gathering, None
-        self._following = None
+        self._following = self._muster.leader = None
         if gathering is not None and not gathering.group.done():
             gathering.group.set_result(None)
         self._muster.announce()
@@ -217,6 +244,9 @@ class Matchmaking:
                 return
             gathering.add(ready, unreachable)
             group = await beating(channel, gathering.group)
+        if group is None and self._following is not None:
+            await channel.send({"ask": self._following})
+            return
         if group is None or ready.peer_id not in group.members:
             raise DeclinedError("the group was closed without you")
         await channel.send({"group": [word.to_json() for word in group.members.values()]})
@@ -229,11 +259,13 @@ class Matchmaking:
         None if we are elsewhere and will not be there soon.
 
         Raises:
-            DeclinedError: That base is behind us.
+            DeclinedError: That base is behind us, or the group on it is closed.
         """
         loop = asyncio.get_running_loop()
         patience_s, beaten_s = loop.time() + _HOLD_S, loop.time()
         while True:
+            if self._closed == ready.base:
+                raise DeclinedError("the group was closed without you")
             if not self._may_come_to(ready.base):
                 return None
             gathering = self._gathering

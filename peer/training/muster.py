@@ -78,6 +78,7 @@ class Muster:
         self.emit = emit
         self.client = False
         self.resting = False
+        self.leader: str | None = None
         self.addresses: tuple[str, ...] = ()
         self.last_group: frozenset[str] = frozenset()
         self._standing = Report()
@@ -114,6 +115,7 @@ class Muster:
                 "weight": self._weight,
                 "rate": self._rate,
                 "ready": self._wanted,
+                "leader": self.leader,
                 "client": self.client,
                 "resting": self.resting,
                 "addresses": self.addresses,

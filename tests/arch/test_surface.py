@@ -35,6 +35,9 @@ CLI = {
         "run --alone --announce --client --device --hold --home --listen --max-epochs"
         " --metrics-port --micro-batch --paused --peers --plain --threads"
     ),
+    "sandbox": (
+        "--freeze --home --join-at --json --kill --kill-founder --max-epochs --peers --run --timeout"
+    ),
     "status": "--home --json --watch",
     "stop": "--home",
     "version": "--json",

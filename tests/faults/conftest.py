@@ -1,5 +1,6 @@
 """Real daemons on homes of their own, ended with all their processes whatever happens."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,9 @@ from peer.daemon.client import command, get_commits
 from peer.data.demo import DEMO_PATH
 from peer.data.index import parse_index
 from peer.data.source import ShardSources
+
+# Tests are no package: what several modules of them need is found beside this file.
+sys.path.append(str(Path(__file__).parent))
 
 CTPEER = (sys.executable, "-m", "peer")
 QUICK = {
@@ -135,21 +139,30 @@ class Daemon:
             process.kill()
 
 
-@pytest.fixture
-def make_daemon(tmp_path):
-    """Return a daemon on a new home, or on the one given."""
+@contextlib.contextmanager
+def daemons_in(folder):
+    """Give what makes daemons on homes in `folder`; all are reaped in the end."""
     daemons = []
 
     def make(home=None, **environment):
-        home = home or tmp_path / f"home{len(daemons)}"
+        home = home or folder / f"home{len(daemons)}"
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         environment = kept | QUICK | {"CTPEER_HOME": str(home)} | environment
         daemons.append(Daemon(home, environment))
         return daemons[-1]
 
-    yield make
-    for daemon in daemons:
-        daemon.reap()
+    try:
+        yield make
+    finally:
+        for daemon in daemons:
+            daemon.reap()
+
+
+@pytest.fixture
+def make_daemon(tmp_path):
+    """Return a daemon on a new home, or on the one given."""
+    with daemons_in(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
@@ -246,37 +259,53 @@ class Swarm:
         return roots.pop()
 
 
-@pytest.fixture
-def make_swarm(make_daemon, swarm_run):
-    """Return daemons that know each other and begin to train at once.
+def start_swarm(make, run, size, max_epochs=10**6, faults=None, environments=None, **environment):
+    """Start daemons that know each other and begin to train at once.
 
     Args:
+        make: Makes a daemon.
+        run: The run.
         size: How many.
         max_epochs: Where they hold.
         faults: FAULT by index.
         environments: Variables by index.
-        run: The run; by default one with epochs of a fraction of a second.
+        environment: Variables of all.
     """
+    own = [(environments or {}).get(index, {}) for index in range(size)]
+    daemons = [make(**environment, **more) for more in own]
+    given = run
+    for index, daemon in enumerate(daemons):
+        fault = (faults or {}).get(index)
+        flags = ["--paused", "--hold", "--max-epochs", max_epochs]
+        if fault is None:
+            daemon.start(given, *flags)
+        else:
+            daemon.start(given, *flags, program=FAULTY_START, FAULT=fault)
+        status = daemon.wait_until(lambda s: s["invite"] and s["state"] == "paused")
+        given = status["invite"]
+    for daemon in daemons:
+        daemon.wait_until(lambda s: s["peers"]["reachable"] == size - 1)
+    for daemon in daemons:  # at once: the first one would be far ahead of a second process
+        command(Home(daemon.home), "resume")
+    return Swarm(daemons)
 
-    def make(
-        size, max_epochs=10**6, faults=None, environments=None, run=swarm_run, **environment
-    ):
-        own = [(environments or {}).get(index, {}) for index in range(size)]
-        daemons = [make_daemon(**environment, **more) for more in own]
-        given = run
-        for index, daemon in enumerate(daemons):
-            fault = (faults or {}).get(index)
-            flags = ["--paused", "--hold", "--max-epochs", max_epochs]
-            if fault is None:
-                daemon.start(given, *flags)
-            else:
-                daemon.start(given, *flags, program=FAULTY_START, FAULT=fault)
-            status = daemon.wait_until(lambda s: s["invite"] and s["state"] == "paused")
-            given = status["invite"]
-        for daemon in daemons:
-            daemon.wait_until(lambda s: s["peers"]["reachable"] == size - 1)
-        for daemon in daemons:  # at once: the first one would be far ahead of a second process
-            command(Home(daemon.home), "resume")
-        return Swarm(daemons)
+
+@pytest.fixture
+def make_swarm(make_daemon, swarm_run):
+    """Return what starts a swarm, by default on a run with epochs of a fraction of a second."""
+
+    def make(size, max_epochs=10**6, run=swarm_run, **given):
+        return start_swarm(make_daemon, run, size, max_epochs, **given)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def make_lasting_swarm(tmp_path_factory, swarm_run):
+    """Return what starts a swarm for all tests of a module."""
+    with daemons_in(tmp_path_factory.mktemp("lasting")) as make_lasting:
+
+        def make(size, **given):
+            return start_swarm(make_lasting, swarm_run, size, **given)
+
+        yield make

@@ -22,6 +22,17 @@ def test_roots_are_equal_with_other_threads_and_instruction_sets(make_swarm):
         assert status["epochs_lost_in_branches"] == 0
 
 
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_roots_are_equal_on_a_cpu_and_a_cuda_peer(make_swarm):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    swarm = make_swarm(2, max_epochs=20, environments={1: {"CTPEER_COMPUTE__DEVICE": "cuda"}})
+    swarm.hold_together(20)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("codec", ["fp16", "int8"])
