@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from peer.errors import MisbehavedError, PeerError
 from peer.swarm.wire import Channel
@@ -61,6 +63,7 @@ class Ballot:
     def __init__(self, muster: Muster) -> None:
         self._muster = muster
         self._boxes: dict[str, _Box] = {}
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Let members bring their votes."""
@@ -77,7 +80,7 @@ class Ballot:
         box.mine = _Cast(vote.vote_id, vote.parts, sign_vote(self._muster.identity, vote))
         good = {me: box.mine.signature}
         others = [peer for peer in group.members if peer != me]
-        telling = [asyncio.ensure_future(self._tell(peer, group.group_id, box)) for peer in others]
+        telling = [self._begin(self._tell(peer, group.group_id, box)) for peer in others]
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._muster.limits.vote_timeout_s
         try:
@@ -111,6 +114,13 @@ class Ballot:
                 f"{quorum(len(group.members))} must; {differing} signed something else"
             )
         return Certificate(vote, tuple(good[peer] for peer in sorted(good)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Start `work`, which goes on when we have our certificate: others need our vote, too."""
+        task = asyncio.create_task(work)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+        return task
 
     def _count(self, box: _Box, vote: Vote, good: dict[str, Signature]) -> None:
         """Add to `good` the members whose signature under this vote is there and holds."""

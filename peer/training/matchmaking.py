@@ -91,6 +91,7 @@ class Matchmaking:
         me = self._muster.identity.peer_id
         candidates = leaders(ready.base, {me, *fellows}, self._failures)
         hops = 0
+        answer: Group | str | None
         try:
             while True:
                 self._leader = candidates[0]

@@ -104,6 +104,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         peer = self.server.peer
+        self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/resume":
             peer.resume()
         self.answer(peer.status())
