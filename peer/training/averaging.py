@@ -69,6 +69,8 @@ class Averager:
         self._tried: Base | None = None
         self._spilling: asyncio.Future[None] | None = None
         self._useless_until_s: dict[str, float] = {}
+        # A round that was abandoned may still be ending when the next one begins.
+        self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
         """Take part in the others' rounds."""
@@ -77,6 +79,10 @@ class Averager:
 
     async def run(self, base: Base, contribution: Contribution) -> Committed | Failed:
         """Try once to average `contribution` on top of `base` with all who are there."""
+        async with self._one_at_a_time:
+            return await self._run(base, contribution)
+
+    async def _run(self, base: Base, contribution: Contribution) -> Committed | Failed:
         problem = check(contribution.values, contribution.weight, self._elements)
         if problem is not None:
             return refusal(problem)
@@ -114,6 +120,15 @@ class Averager:
         found = await self._search(base, self.ahead())
         return self._committed(found.certificate, found.parts, {}) if found else None
 
+    async def take(self, certificate: Certificate, peer: str) -> Committed | None:
+        """Return the next epoch by a certificate that counts for us, its average from `peer`."""
+        try:
+            parts = await self._follow.fetch(peer, certificate)
+        except PeerError as error:
+            log.info("no average from %s: %s", peer, error)
+            return None
+        return self._committed(certificate, parts, {})
+
     async def _search(self, base: Base, peers: set[str]) -> Found | None:
         peers = self._muster.heeded(peers)
         if not peers:
@@ -123,7 +138,8 @@ class Averager:
         if found is None:
             # They are on another branch, or lie: `peer.training.repair` finds out, not each round.
             until_s = self._muster.now_s + _USELESS_S
-            self._useless_until_s |= dict.fromkeys(peers & ahead, until_s)
+            still = {p: s for p, s in self._useless_until_s.items() if s > self._muster.now_s}
+            self._useless_until_s = still | dict.fromkeys(peers & ahead, until_s)
         return found
 
     async def _attempt(self, base: Base, contribution: Contribution) -> Committed | Failed:

@@ -93,17 +93,25 @@ class CatchUp:
         self._clear(self._repair.suspects(), _PATIENCE_S)
         return None
 
-    async def _go_over(self, base: Base, peers: set[str]) -> Replaced | Waiting | None:
+    async def _go_over(self, base: Base, peers: set[str]) -> Step | None:
         suspects = peers & self.suspects()
         branch, reason = await self._repair.best(sorted(suspects))
         if branch is None:
             log.debug("we stay: %s", reason)
             self._clear(suspects, _CHECKED_S)
             return None
-        floor = base.epoch if not branch.ours else -1
-        found = await self._fetch(branch.roots, floor)
+        # A row that begins where we stand can be followed: nothing of ours is lost by it.
+        onward = not branch.ours and branch.row[0].vote.base == base
+        taken = None
+        if onward and len(branch.row) <= REPLAYED_EPOCHS:
+            taken = await self._averager.take(branch.row[0], branch.peer_id)
+        if taken is not None:
+            return taken
+        found = await self._fetch(branch.roots, base.epoch if not branch.ours else -1)
+        if found is None and onward:
+            taken = await self._averager.take(branch.row[0], branch.peer_id)
         if found is None:
-            return Waiting(f"{reason}; waiting for a peer that offers its state")
+            return taken or Waiting(f"{reason}; waiting for a peer that offers its state")
         self._unsuspected_until_s.clear()
         self._averager.forgive()
         state, root = found
@@ -121,8 +129,9 @@ class CatchUp:
         )
 
     def _clear(self, peers: set[str], seconds: float) -> None:
-        until_s = self._muster.now_s + seconds
-        self._unsuspected_until_s |= dict.fromkeys(peers, until_s)
+        now_s = self._muster.now_s
+        still = {p: until_s for p, until_s in self._unsuspected_until_s.items() if until_s > now_s}
+        self._unsuspected_until_s = still | dict.fromkeys(peers, now_s + seconds)
 
     def _adopt(self, branch: Branch, root: str) -> None:
         """Make the branch, up to the state of that root, our own row."""

@@ -19,7 +19,8 @@ from peer.run.canonical import canonical
 from peer.run.manifest import Finite
 from peer.swarm.wire import Body
 
-MAX_GROUP = 256
+MAX_GROUP = 64
+"""Everybody in a group talks to everybody else. Whoever finds no place follows its certificates."""
 MAX_WEIGHT = 10**12
 
 _GROUP_PREFIX = b"ctpeer group\n"

@@ -77,7 +77,7 @@ class Follow:
         offers.sort(key=lambda o: (-len(o[0].signers), -o[0].vote.weight, o[0].vote.vote_id))
         for certificate, peer in offers:
             try:
-                return Found(certificate, await self._fetch(peer, certificate), peer)
+                return Found(certificate, await self.fetch(peer, certificate), peer)
             except PeerError as error:
                 log.info("no average from %s: %s", peer, error)
         return None
@@ -130,7 +130,12 @@ class Follow:
         transfer_s = transfer_timeout_s(self._muster.limits, self._elements, self._codec)
         return transfer_s + self._muster.limits.vote_timeout_s + self._muster.limits.call_timeout_s
 
-    async def _fetch(self, peer: str, certificate: Certificate) -> tuple[Part, ...]:
+    async def fetch(self, peer: str, certificate: Certificate) -> tuple[Part, ...]:
+        """Return the average that `certificate` proves, from a peer that has it.
+
+        Raises:
+            PeerError: It does not come, or is another one.
+        """
         vote, muster = certificate.vote, self._muster
         if sum(part.elements for part in vote.parts) != self._elements:
             raise MisbehavedError("a certificate of another model")

@@ -95,12 +95,16 @@ def leaders(base: Base, peers: Iterable[str], failures: Mapping[str, int]) -> li
         peers: Candidates, ourselves among them.
         failures: How many rounds on `base` failed under a leader; those who failed come last.
     """
+    return sorted(peers, key=lambda peer: (failures.get(peer, 0), _draw(base, peer)))
 
-    def rank(peer: str) -> tuple[int, bytes]:
-        draw = hashlib.sha256(f"{base.state_root}\n{base.generation}\n{peer}".encode()).digest()
-        return failures.get(peer, 0), draw
 
-    return sorted(peers, key=rank)
+def limit(peers: Iterable[str], base: Base, last_group: Collection[str]) -> list[str]:
+    """Return as many of `peers` as a group may have: those of the last group, then by lot.
+
+    A flood of newcomers must not push out those who did the work so far.
+    """
+    ranked = sorted(peers, key=lambda peer: (peer not in last_group, _draw(base, peer)))
+    return ranked[:MAX_GROUP]
 
 
 def settle(peers: Collection[str], unreachable: Mapping[str, Collection[str]]) -> set[str]:
@@ -184,6 +188,10 @@ def check_proposal(body: object, mine: Ready, max_weight: int) -> Group:
     if group.members.get(mine.peer_id) != mine:
         raise MisbehavedError("a leader leaves out whom it answers")
     return group
+
+
+def _draw(base: Base, peer: str) -> bytes:
+    return hashlib.sha256(f"{base.state_root}\n{base.generation}\n{peer}".encode()).digest()
 
 
 def _statement(ready: Ready) -> bytes:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
 from peer.swarm.wire import Channel
-from peer.training.certificate import Base
-from peer.training.group import Group, Ready, check_proposal, leaders, parse_ready, settle
+from peer.training.certificate import MAX_GROUP, Base
+from peer.training.group import Group, Ready, check_proposal, leaders, limit, parse_ready, settle
 from peer.training.muster import Muster
 
 log = logging.getLogger(__name__)
@@ -194,8 +194,8 @@ class Matchmaking:
                 return other
             if polled_s - began_s > limits.call_timeout_s and missing == self._elsewhere(missing):
                 break  # they wait for somebody whom we do not trust, or who does not trust us
-        kept = settle(gathering.words, gathering.unreachable)
-        kept.add(ready.peer_id)
+        others = settle(gathering.words, gathering.unreachable) - {ready.peer_id}
+        kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
         gathering.group.set_result(group)
         return group
