@@ -39,6 +39,10 @@ class NetworkLostError(Exception):
     """p2pd or the thread around it died; the worker has to be started again."""
 
 
+class AbandonedError(Exception):
+    """Whoever waited for the network has something better to do."""
+
+
 class PeerError(Exception):
     """Another peer, or the way to it, failed; whoever asked counts it and goes on without."""
 

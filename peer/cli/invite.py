@@ -32,6 +32,7 @@ def invite(*, expires_in_s: float | None, as_json: bool, home: str | None) -> No
 
     status = get_status(resolve_home(home))
     run_id, addresses = status.get("run_id"), status.get("addresses")
+    others = [p["address"] for p in status.get("swarm_peers", ()) if p["state"] != "unreachable"]
     if not run_id or not addresses:
         raise CtpeerError(
             f"this peer has no address yet that others could dial ({status.get('reason')}); wait "
@@ -39,7 +40,7 @@ def invite(*, expires_in_s: float | None, as_json: bool, home: str | None) -> No
         )
     expires_s = None if expires_in_s is None else int(time.time() + expires_in_s)
     try:
-        made = Invite.of(run_id, addresses, expires_s)
+        made = Invite.of(run_id, [*addresses[:4], *filter(None, others)], expires_s)
     except UsageError as error:
         raise CtpeerError(
             f"none of this peer's addresses ({', '.join(addresses)}) could be dialled by others; "

@@ -48,12 +48,20 @@ Emit = Callable[[Message], None]
 
 
 @contextlib.contextmanager
-def assembled(begin: Begin, emit: Emit) -> Iterator[TrainingLoop]:
+def assembled(
+    begin: Begin, emit: Emit, abandon: Callable[[], bool] = lambda: False
+) -> Iterator[TrainingLoop]:
     """Give a loop that stands where the run's last checkpoint on this machine stands.
 
     Its network, if it has one, ends with the context.
 
+    Args:
+        begin: What the supervisor asks for.
+        emit: Takes events.
+        abandon: Asked while the run is fetched from other peers whether to give up.
+
     Raises:
+        AbandonedError: `abandon` said so.
         ConfigurationError: Something that starting again would not mend.
         CtpeerError: The network cannot be started now.
     """
@@ -61,14 +69,16 @@ def assembled(begin: Begin, emit: Emit) -> Iterator[TrainingLoop]:
     home = Home(Path(begin.home))
     identity = Identity.load_or_create(home.identity_path)
     if not settings.swarm.enabled:
-        yield _assemble(begin, settings, home, identity, None, emit)
+        run = RunDirectory.open(home.run_path(begin.run_id))
+        yield _assemble(begin, settings, run, identity, None, emit)
         return
     from peer.daemon.network import Network
 
     network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit)
     try:
         network.start(begin.addresses)
-        yield _assemble(begin, settings, home, identity, network, emit)
+        run = _open_run(home, begin.run_id, network, abandon)
+        yield _assemble(begin, settings, run, identity, network, emit)
     finally:
         network.stop()
 
@@ -76,12 +86,11 @@ def assembled(begin: Begin, emit: Emit) -> Iterator[TrainingLoop]:
 def _assemble(
     begin: Begin,
     settings: Settings,
-    home: Home,
+    run: RunDirectory,
     identity: Identity,
     network: "Network | None",
     emit: Emit,
 ) -> TrainingLoop:
-    run = _open_run(home, begin.run_id, network)
     device = _prepare_torch(settings)
     emit(PhaseChanged(phase=Phase.LOADING, reason=f"loading {run.manifest.name} on {device}"))
     task, model_config = _load_task(run)
@@ -142,12 +151,14 @@ def _assemble(
     return TrainingLoop(parts, checkpoint)
 
 
-def _open_run(home: Home, run_id: str, network: "Network | None") -> RunDirectory:
+def _open_run(
+    home: Home, run_id: str, network: "Network", abandon: Callable[[], bool]
+) -> RunDirectory:
     """Return the run in the home, fetched from its peers where it is not there yet."""
     path = home.run_path(run_id)
-    if not (path / MANIFEST).exists() and network is not None:
-        return network.fetch_run()
-    return RunDirectory.open(path)
+    if (path / MANIFEST).exists():
+        return RunDirectory.open(path)
+    return network.fetch_run(abandon)
 
 
 def _limits(run: RunDirectory, settings: Settings) -> Limits:

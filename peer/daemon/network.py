@@ -26,7 +26,7 @@ from peer.config.settings import SwarmSettings
 from peer.data import claims
 from peer.data.index import DataIndex, Shard
 from peer.data.source import PublicShards
-from peer.errors import ConfigurationError, NetworkLostError, PeerError
+from peer.errors import AbandonedError, ConfigurationError, NetworkLostError, PeerError
 from peer.events import Heartbeat, Message, PeersSeen, Phase, PhaseChanged
 from peer.identity import Identity
 from peer.run.directory import RunDirectory, write_atomically
@@ -60,10 +60,6 @@ _SETTLE_S = 6.0
 _STOP_TIMEOUT_S = 10.0
 _ADDRESSES = 8
 _SHARD_TIMEOUT_S = 3600.0
-
-
-class AbandonedError(Exception):
-    """Whoever waited has something better to do."""
 
 
 class Network:
@@ -167,14 +163,15 @@ class Network:
         """Have `step` called in the network's thread, in the order of posting."""
         self._loop.call_soon_threadsafe(step, *arguments)
 
-    def fetch_run(self) -> RunDirectory:
+    def fetch_run(self, abandon: Callable[[], bool]) -> RunDirectory:
         """Fetch the run, and all that its manifest names, from whoever has it.
 
         Raises:
+            AbandonedError: `abandon` said so first.
             ConfigurationError: Nobody can be reached, or nobody gave it.
         """
         self._emit(PhaseChanged(phase=Phase.JOINING, reason="looking for peers of the run"))
-        return self.wait(self._fetch_run())
+        return self.wait(self._fetch_run(), abandon)
 
     def fetch_shard(self, run: RunDirectory, shard: Shard) -> Path | None:
         """Return where `shard` lies after it was fetched from other peers; None if nobody has it.

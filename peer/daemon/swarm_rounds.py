@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from peer.checkpoint.offers import Offers
 from peer.checkpoint.snapshot import SnapshotServer
 from peer.checkpoint.store import CheckpointStore
-from peer.daemon.network import AbandonedError, Network
+from peer.daemon.network import Network
+from peer.errors import AbandonedError
 from peer.events import Message, Phase, PhaseChanged, RoundFailure
 from peer.run.directory import RunDirectory
 from peer.training.averages import AverageLog
@@ -140,6 +141,7 @@ class SwarmRounds:
         if led_by is not None:
             self._history.append(led_by)
             muster.last_group = frozenset(led_by.vote.group)
+            muster.tenured = self._history.tenured()
         muster.stand(generation, epoch, root)
 
     def _note_behind(self, behind: bool) -> None:  # noqa: FBT001 a callback's one argument

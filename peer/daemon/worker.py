@@ -18,8 +18,8 @@ from collections.abc import Iterator
 
 from peer.daemon.orders import Orders
 from peer.daemon.process import EXIT_NETWORK
-from peer.errors import ConfigurationError, CtpeerError, NetworkLostError
-from peer.events import Begin, LogLine, Message, OutOfMemory, Phase, PhaseChanged, Refused
+from peer.errors import AbandonedError, ConfigurationError, CtpeerError, NetworkLostError
+from peer.events import Begin, Finished, LogLine, Message, OutOfMemory, Phase, PhaseChanged, Refused
 
 EXIT_OUT_OF_MEMORY = 75
 
@@ -97,8 +97,11 @@ def _serve(begin: Begin, orders: Orders, pipe: Pipe) -> int:
     from peer.training.memory import is_out_of_memory
 
     try:
-        with assembled(begin, pipe.emit) as loop:
+        with assembled(begin, pipe.emit, lambda: orders.leave_now is not None) as loop:
             pipe.emit(loop.run(orders, begin.max_epochs, hold=begin.hold))
+    except AbandonedError:
+        reason = "asked to stop before the run was here"
+        pipe.emit(Finished(epoch=0, state_root="", reason=reason, saved=True))
     except ConfigurationError as error:
         pipe.emit(Refused(text=str(error)))
         return error.exit_code

@@ -43,6 +43,8 @@ class Report(Section):
         rate: Loss terms a second, lately.
         ready: Whether it wants to average now.
         leader: Whose group it waits for, where it is about to average.
+        abreast: Whether it took in a certificate since it started; until then it may stand where
+            nobody else is any more.
         client: Whether others cannot dial it.
         resting: Whether it is paused, so that nobody should wait for it.
         addresses: Where it listens.
@@ -58,6 +60,7 @@ class Report(Section):
     rate: float = Field(default=0.0, ge=0.0, le=1e12, allow_inf_nan=False)
     ready: bool = False
     leader: PeerId | None = None
+    abreast: bool = False
     client: bool = False
     resting: bool = False
     addresses: tuple[Address, ...] = Field(default=(), max_length=8)

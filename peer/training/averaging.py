@@ -215,6 +215,7 @@ class Averager:
 
     def _keep(self, certificate: Certificate, parts: Sequence[Body]) -> None:
         base = certificate.vote.base
+        self._muster.abreast = True
         self._averages.add(base.state_root, base.epoch, certificate.to_json(), parts)
         if self._averages.too_much_in_memory and (self._spilling is None or self._spilling.done()):
             self._spilling = asyncio.ensure_future(asyncio.to_thread(self._averages.spill))

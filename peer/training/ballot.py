@@ -101,12 +101,14 @@ class Ballot:
                         continue
                 break
         finally:
+            # Whoever signed two averages may have signed two votes, too: each would be certified.
+            for cheat in self._blame(box, vote):
+                good.pop(cheat, None)
             if len(good) < quorum(len(group.members)):
                 # From here on nobody's late vote makes a certificate that we denied.
                 self._boxes.pop(group.group_id, None)
                 for task in telling:
                     task.cancel()
-        self._blame(box, vote)
         if len(good) < quorum(len(group.members)):
             differing = sum(cast.vote_id != vote.vote_id for cast in box.votes.values())
             raise NoQuorumError(
@@ -134,11 +136,13 @@ class Ballot:
                 del box.votes[peer]
                 self._muster.misbehaved(peer, "a vote with a signature that is not good")
 
-    def _blame(self, box: _Box, vote: Vote) -> None:
+    def _blame(self, box: _Box, vote: Vote) -> set[str]:
         """Find out why members voted for something else: they lie, or a reducer signed two parts.
 
-        What a reducer signs is one text with one signature, so two that differ prove it.
+        What a reducer signs is one text with one signature, so two that differ prove it. Those are
+        returned.
         """
+        proven = set()
         for peer in set(vote.group) & set(box.votes):
             cast = box.votes[peer]
             theirs = dataclasses.replace(vote, parts=cast.parts)
@@ -153,8 +157,10 @@ class Ballot:
                     continue
                 if other.reducer == mine.reducer and other.problem(vote.group_id) is None:
                     self._muster.misbehaved(mine.reducer, "two averages of one part")
+                    proven.add(mine.reducer)
                 else:
                     self._muster.misbehaved(peer, "a vote for a part that nobody signed")
+        return proven
 
     async def _tell(self, peer: str, group_id: str, box: _Box) -> None:
         """Bring our vote to `peer`, and take its own if it has one yet."""

@@ -44,6 +44,11 @@ class Row:
         root = certificates[-1].vote.base.state_root if certificates else ""
         return cls(last, weight, root)
 
+    @classmethod
+    def still(cls, peers: Collection[str], epoch: int) -> "Row":
+        """Return the row of `peers` that stand together at `epoch`: here, with nothing done yet."""
+        return cls(dict.fromkeys(peers, epoch), 0, "")
+
 
 def choose(ours: Row, theirs: Row, tenured: Collection[str]) -> tuple[Fork, str]:
     """Return which of two rows from one common root to be on, and why.
@@ -73,26 +78,39 @@ def choose(ours: Row, theirs: Row, tenured: Collection[str]) -> tuple[Fork, str]
     return decision, "all else is equal, and the lower root counts"
 
 
+def left_behind(
+    signers: Collection[str], standing: Collection[str], tenured: Collection[str]
+) -> set[str]:
+    """Return the tenured peers among those `standing` at a state that did not go on from it."""
+    return (set(standing) & set(tenured)) - set(signers)
+
+
 def objection(
-    certificate: Certificate, base: Base, me: str, last_group: Collection[str]
+    certificate: Certificate,
+    base: Base,
+    me: str,
+    standing: Collection[str],
+    tenured: Collection[str],
 ) -> str | None:
     """Return why a peer at `base` must not advance by `certificate`, or None if it may.
+
+    Whoever is quick must not drag the others along alone: they may well go on together.
 
     Args:
         certificate: What somebody offers.
         base: Where the peer stands.
         me: Its id.
-        last_group: The group of the certificate that led to `base`; empty at a run's beginning.
+        standing: The peers that stand there, too, as far as it knows, itself among them.
+        tenured: Peers that signed on the way to `base`; nobody at a run's beginning.
     """
     if (wrong := problem(certificate)) is not None:
         return wrong
     if certificate.vote.base != base:
         return "it extends another state"
-    signers = certificate.signers
-    if me in certificate.vote.group or not last_group:
-        return None
-    if 2 * len(signers & set(last_group)) < len(signers):
-        return "less than half of its signers are of our last group"
+    signers = certificate.signers & set(certificate.vote.group)
+    here, there = left_behind(signers, standing, tenured), signers & set(tenured)
+    if me not in signers and len(here) > len(there):
+        return f"{len(there)} tenured peers signed it, and {len(here)} are still here"
     return None
 
 

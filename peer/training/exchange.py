@@ -326,6 +326,9 @@ class Exchange:
             if isinstance(error, StalledError) and await self._muster.poll([peer]):
                 self._muster.misbehaved(peer, f"its slice did not come: {error}")
             raise
+        except MisbehavedError as error:
+            reduction.refuse(peer, f"wrong shape: {error}")
+            raise
         try:
             values = await offload(
                 reduction.elements, codec.decode, data, reduction.elements, self._codec

@@ -109,7 +109,8 @@ class Follow:
         except ValueError:
             muster.misbehaved(peer, "a certificate that makes no sense")
             return None
-        wrong = objection(certificate, base, muster.identity.peer_id, muster.last_group)
+        me = muster.identity.peer_id
+        wrong = objection(certificate, base, me, muster.beside(), muster.tenured)
         if wrong is not None:
             log.info("the certificate of %s is not for us: %s", peer, wrong)
             return None

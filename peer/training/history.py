@@ -1,11 +1,14 @@
 """The certificates that led this peer to where it stands: its own row, newest last."""
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 
 from peer.training.certificate import Certificate
 
 KEPT = 4096
+TENURE_EPOCHS = 512
+"""How far back a peer's signatures count."""
 
 
 class History:
@@ -15,6 +18,7 @@ class History:
         self._lock = threading.Lock()
         self._row: list[Certificate] = []
         self._roots: dict[int, str] = {}
+        self._signers: deque[frozenset[str]] = deque(maxlen=TENURE_EPOCHS)
 
     def append(self, certificate: Certificate) -> None:
         """Add the certificate that led to the next epoch; what it replaces is forgotten."""
@@ -23,6 +27,7 @@ class History:
             if self._row and self._row[-1].vote.base.epoch == base.epoch - 1:
                 self._row.append(certificate)
                 self._roots[base.epoch] = base.state_root
+                self._signers.append(certificate.signers)
                 if len(self._row) > KEPT:
                     self._roots.pop(self._row.pop(0).vote.base.epoch)
                 return
@@ -49,6 +54,11 @@ class History:
         """Return the certificates on states from `epoch` on, oldest first."""
         return [c for c in self.row() if c.vote.base.epoch >= epoch]
 
+    def tenured(self) -> frozenset[str]:
+        """Return the peers that signed one of the newest `TENURE_EPOCHS` certificates."""
+        with self._lock:
+            return frozenset().union(*self._signers)
+
     def tenure(self) -> dict[str, int]:
         """Return how many of these certificates each peer signed."""
         counts: dict[str, int] = {}
@@ -59,4 +69,5 @@ class History:
 
     def _take(self, row: Sequence[Certificate]) -> None:
         self._row = list(row)
+        self._signers = deque((c.signers for c in row[-TENURE_EPOCHS:]), TENURE_EPOCHS)
         self._roots = {c.vote.base.epoch: c.vote.base.state_root for c in row}

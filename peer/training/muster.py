@@ -79,8 +79,10 @@ class Muster:
         self.client = False
         self.resting = False
         self.leader: str | None = None
+        self.abreast = False
         self.addresses: tuple[str, ...] = ()
         self.last_group: frozenset[str] = frozenset()
+        self.tenured: frozenset[str] = frozenset()
         self._standing = Report()
         self._moved = asyncio.Event()
         self._weight = 0
@@ -116,6 +118,7 @@ class Muster:
                 "rate": self._rate,
                 "ready": self._wanted,
                 "leader": self.leader,
+                "abreast": self.abreast,
                 "client": self.client,
                 "resting": self.resting,
                 "addresses": self.addresses,
@@ -206,6 +209,18 @@ class Muster:
         Those one epoch behind are among them: they are just taking in what we have.
         """
         return self.heeded({peer for peer in self.live() if self.can_join(peer, base)})
+
+    def beside(self) -> set[str]:
+        """Return the peers that stand where we do, or will in a moment; we may be among them.
+
+        Whoever just came back is not: it may have missed all that happened since.
+        """
+        mine = self._standing
+        base = Base(self.run_id, mine.generation, mine.epoch, mine.root or "")
+        there = {peer for peer in self.live() if self.can_join(peer, base)}
+        reports = ((peer, self.roster.report(peer)) for peer in there)
+        abreast = {peer for peer, report in reports if report and report.abreast}
+        return abreast | ({self.identity.peer_id} if self.abreast else set())
 
     def shunned(self, base: Base) -> set[str]:
         """Return the peers that we cannot reach, or will not be in a group on `base` with."""

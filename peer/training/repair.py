@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from peer.errors import MisbehavedError, PeerError
 from peer.swarm.wire import Channel
 from peer.training.certificate import Certificate
-from peer.training.chain import Fork, Row, choose, row_problem
+from peer.training.chain import Fork, Row, choose, left_behind, row_problem
 from peer.training.exchange import timely
 from peer.training.history import KEPT, History
 from peer.training.muster import Muster
@@ -29,12 +29,14 @@ class Branch:
         row: Its certificates since the common root, oldest first; the newest ones at most.
         ours: Our own since then.
         tenured: Peers that signed before the common root.
+        standing: Peers that stand where we do, as `Muster.beside` has it.
     """
 
     peer_id: str
     row: tuple[Certificate, ...]
     ours: tuple[Certificate, ...]
     tenured: frozenset[str]
+    standing: frozenset[str]
 
     @property
     def roots(self) -> dict[str, int]:
@@ -43,7 +45,12 @@ class Branch:
 
     def decide(self) -> tuple[Fork, str]:
         """Return whether to go over to it, and why."""
-        return choose(Row.of(self.ours), Row.of(self.row), self.tenured)
+        theirs = Row.of(self.row)
+        ours = Row.of(self.ours)
+        if not self.ours and self.row:
+            here = left_behind(theirs.last_signed, self.standing, self.tenured)
+            ours = Row.still(here, self.row[0].vote.base.epoch)
+        return choose(ours, theirs, self.tenured)
 
 
 class Repair:
@@ -127,7 +134,8 @@ class Repair:
         before = [c for c in ours if common is not None and c.vote.base.epoch < common]
         since = [c for c in ours if common is None or c.vote.base.epoch >= common]
         tenured = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
-        return Branch(peer, tuple(row), tuple(since), tenured)
+        standing = frozenset(self._muster.beside())
+        return Branch(peer, tuple(row), tuple(since), tenured, standing)
 
     async def _fetch_row(self, peer: str, first: int) -> list[Certificate]:
         limits = self._muster.limits

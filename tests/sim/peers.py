@@ -136,8 +136,12 @@ class SimPeer:
         self.states = {root: s for root, s in dead.states.items() if s[0] <= epoch}
         self.led_by = dict(dead.led_by)
         if self.root in self.led_by:
-            self.history.append(self.led_by[self.root])
-            self.muster.last_group = frozenset(self.led_by[self.root].vote.group)
+            self._note_leaders(self.led_by[self.root])
+
+    def _note_leaders(self, certificate):
+        self.history.append(certificate)
+        self.muster.last_group = frozenset(certificate.vote.group)
+        self.muster.tenured = self.history.tenured()
 
     async def _fetch(self, roots, beyond):
         """Take a state straight from another peer's memory, as if by a snapshot's transfer."""
@@ -250,6 +254,5 @@ class SimPeer:
         inside = made is not None and committed.consumed(made.contribution_id)
         self._start_epoch(self.given[made.contribution_id] if inside else ())
         self.commits.append((self.epoch, vote, inside))
-        self.history.append(committed.certificate)
-        self.muster.last_group = frozenset(vote.group)
+        self._note_leaders(committed.certificate)
         self.muster.stand(0, self.epoch, self.root)

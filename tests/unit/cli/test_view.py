@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.cli.view import duration, lines, plain, spark, table
-from peer.events import Evaluated, RoundCommitted
+from peer.events import Evaluated, PeersSeen, RoundCommitted
 from peer.observe.status import Snapshot, Surroundings, render
 
 
@@ -38,18 +38,34 @@ def test_loss_score_and_baselines_are_shown(make_loaded):
     commit = RoundCommitted(
         epoch=1,
         generation=0,
-        group=1,
-        weight=4096,
+        loss_terms={"me": 4096},
         loss=6.9,
         seconds_by_phase={},
-        bytes_sent=0,
-        bytes_received=0,
+        dropped_samples=0,
+        dropped_tokens=0,
     )
     score = Evaluated(epoch=1, name="bits_per_byte", value=4.4, metrics={}, seconds=1.0)
     shown = dict(lines(status(make_loaded(), commit, score)))
     assert shown["loss"].startswith("6.900 nats")
     assert shown["held-out"].startswith("4.400 bits per byte at epoch 1, unigram 3.678")
     assert "0.5 M parameters on cpu" in shown["run"]
+
+
+def test_the_other_peers_and_the_invite_are_shown():
+    def seen(state):
+        return {"peer_id": "Qm", "address": None, "state": state}
+
+    event = PeersSeen(
+        addresses=("/ip4/127.0.0.1/tcp/4001/p2p/Qm" + "a" * 44,),
+        reachability="loopback only",
+        peers=(seen("in group"), seen("behind"), seen("unreachable")),
+        sent_bytes=0,
+        received_bytes=0,
+        refused_records={},
+    )
+    shown = dict(lines(status(event)))
+    assert shown["peers"].startswith("2 others reachable, this one is loopback only; 1 known but")
+    assert "peers" not in dict(lines(status()))
 
 
 def test_the_live_table_renders_what_the_plain_lines_say(make_loaded):
