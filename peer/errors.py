@@ -35,6 +35,10 @@ class DamagedError(ConfigurationError):
     """Bytes on the disk are not the bytes that their hash names."""
 
 
+class UnavailableError(DamagedError):
+    """Bytes are nowhere to be had now, and may be later."""
+
+
 class NetworkLostError(Exception):
     """p2pd or the thread around it died; the worker has to be started again."""
 

@@ -250,7 +250,9 @@ def run_epoch(identities):
     def run(trainer):
         assert trainer.work(lambda: False)
         contribution = trainer.contribution("root")
-        committed = rounds.run(Base("tiny", 0, trainer.state.epoch, "root"), contribution, lambda: False)
+        committed = rounds.run(
+            Base("tiny", 0, trainer.state.epoch, "root"), contribution, lambda: False
+        )
         assert isinstance(committed, Committed)
         trainer.commit(committed)
         return contribution

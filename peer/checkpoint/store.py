@@ -86,6 +86,20 @@ class CheckpointStore:
         self._drop_old()
         return size
 
+    def leave(self, epoch: int) -> None:
+        """Drop the checkpoints beyond `epoch`: they are of a branch that was left.
+
+        Otherwise they would be the newest ones for ever, and the next start would go back there.
+        """
+        with self._lock:
+            left = {n for n in self.names() if int(n.partition("-")[0]) > epoch}
+            left -= set(self._held)
+            self._doomed |= left
+        for name in left:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        with self._lock:
+            self._doomed -= left
+
     def load_newest(
         self, schema: Schema, slots: dict[str, Slot], on_damaged: Callable[[str, str], None]
     ) -> Checkpoint | None:

@@ -176,6 +176,8 @@ class TrainingLoop:
         self._evaluate_if_due(orders)
         self._parts.rounds.rest(resting=True)
         while orders.leave_now is None and not orders.leave_after_epoch:
+            if self._parts.rounds.behind:  # a fork in the last epoch
+                self._catch_up(orders)
             self._enter(Phase.HOLDING, f"{reason}; serving others")
             self._parts.rounds.gather(0, 0.0)
             orders.wait(_HEARTBEAT_S)
@@ -262,8 +264,9 @@ class TrainingLoop:
         self._wait_for_save()
         dropped = self._trainer.tally
         self._trainer.replace(replaced.state)
-        self._certificate = None
+        self._certificate = replaced.led_by.to_json() if replaced.led_by else None
         self._saved_epoch = self._evaluated_epoch = -1
+        self._parts.store.leave(replaced.state.epoch)
         self._start_root(None)
         self._parts.emit(
             BranchLeft(

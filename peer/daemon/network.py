@@ -34,7 +34,13 @@ from peer.run.manifest import dump_manifest
 from peer.swarm.blobs import BlobServer
 from peer.swarm.download import fetch_blob
 from peer.swarm.manifests import fetch_run
-from peer.swarm.membership import Roster, describe, load_known_peers, save_known_peers
+from peer.swarm.membership import (
+    MAX_SHOWN_CHARS,
+    Roster,
+    describe,
+    load_known_peers,
+    save_known_peers,
+)
 from peer.swarm.node import Node, NodeOptions
 from peer.swarm.records import ClaimBody, PeerBody
 from peer.swarm.throttle import Throttle
@@ -57,6 +63,8 @@ _CLAIM_S = 60.0
 _CLAIM_LIFETIME_S = 180.0
 _REPORT_S = 1.0
 _SETTLE_S = 6.0
+_JOIN_PATIENCE_S = 24.0
+"""How long a run may not come any nearer before its fetching is given up."""
 _STOP_TIMEOUT_S = 10.0
 _ADDRESSES = 8
 _SHARD_TIMEOUT_S = 3600.0
@@ -96,7 +104,8 @@ class Network:
         self._roster = Roster(identity.peer_id)
         self._tasks: list[asyncio.Task[None]] = []
         self._claim = ""
-        self._node: Node
+        self._progress_s = 0.0
+        self._node: Node | None = None
         self.upload = Throttle(settings.upload_bytes_per_s)
         """Bounds all that goes to peers that fetch files and states."""
         self.muster: Muster
@@ -142,7 +151,8 @@ class Network:
             if future.done():  # a TimeoutError of its own
                 return future.result()
             if abandon() or self._lost is not None:
-                future.cancel()
+                if not future.cancel():  # it came to its end this very moment
+                    return future.result()
                 self.check()
                 raise AbandonedError
             if time.monotonic() - beaten_s >= _HEARTBEAT_S:
@@ -179,7 +189,11 @@ class Network:
         Called by any thread.
         """
         future = asyncio.run_coroutine_threadsafe(self._fetch_shard(run, shard), self._loop)
-        return future.result(_SHARD_TIMEOUT_S)
+        try:
+            return future.result(_SHARD_TIMEOUT_S)
+        except TimeoutError:
+            future.cancel()
+            return None
 
     def join(self, run: RunDirectory, index: DataIndex, limits: Limits) -> None:
         """Serve the run's files, and make ourselves known to its peers."""
@@ -207,6 +221,11 @@ class Network:
 
     # ---- in the network's thread
 
+    @property
+    def _running(self) -> Node:
+        assert self._node is not None
+        return self._node
+
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
@@ -229,8 +248,8 @@ class Network:
         self._node = await Node.start(
             options, self._identity, self._validator, on_misbehaved=self._on_misbehaved
         )
-        _keep_port(self._node.addresses, self._home.port_path)
-        log.info("listening at %s", ", ".join(self._node.addresses) or "no address")
+        _keep_port(self._running.addresses, self._home.port_path)
+        log.info("listening at %s", ", ".join(self._running.addresses) or "no address")
         self._begin(self._watch_node())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -247,27 +266,27 @@ class Network:
         """Notice within seconds that p2pd died or froze."""
         while True:
             try:
-                await self._node.probe()
+                await self._running.probe()
             except PeerError as error:
                 self._lost = str(error)
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PROBE_S):
-                    await self._node.ended()
+                    await self._running.ended()
 
     async def _join(self, run: RunDirectory, index: DataIndex, limits: Limits) -> None:
         self.muster = Muster(
             self._identity,
-            self._node.transport,
+            self._running.transport,
             self._run_id,
             self._roster,
             limits,
             self._clock,
             self._emit,
         )
-        self.muster.client = self._node.options.client
+        self.muster.client = self._running.options.client
         self.muster.resting = True
-        self.muster.addresses = self._node.addresses[:_ADDRESSES]
+        self.muster.addresses = self._shown_addresses()
         await self.muster.start()
         shards = PublicShards(index, run.sources, run.shards_path)
 
@@ -275,10 +294,11 @@ class Network:
             return run.find_blob(hash_) or await shards.find(hash_)
 
         manifest = (dump_manifest(run.manifest), run.signatures())
-        transport = self._node.transport
+        transport = self._running.transport
         await BlobServer(transport, self._run_id, find, manifest, self.upload).start()
         for part in (
             self._find_peers(),
+            self._keep_in_touch(),
             self._publish(),
             self._keep_claiming(),
             self._report(),
@@ -301,10 +321,10 @@ class Network:
     async def _look_for_peers(self) -> None:
         """Learn of peers from the DHT, and ask those that have been silent for a while."""
         try:
-            records = await self._node.dht.get(self._run_id, "peer")
+            records = await self._running.dht.get(self._run_id, "peer")
             for peer, envelope in records.items():
                 self._roster.learn(peer, envelope.body.addresses)
-            connected = await self._node.connected()
+            connected = await self._running.connected()
         except PeerError as error:
             log.debug("no look into the DHT: %s", error)
             connected = frozenset()
@@ -313,11 +333,29 @@ class Network:
 
     async def _meet(self, peer: str, connected: frozenset[str]) -> None:
         if peer not in connected:
-            for address in self._roster.addresses(peer):
-                with contextlib.suppress(PeerError):
-                    await self._node.connect(address)
-                    break
+            await self._dial(self._roster.addresses(peer))
         await self.muster.poll([peer])
+
+    async def _dial(self, addresses: Iterable[str]) -> None:
+        """Try all addresses of a peer at once, under one deadline: most lead nowhere."""
+        dials = {asyncio.create_task(self._running.connect(address)) for address in addresses}
+        open_, deadline_s = set(dials), self._loop.time() + self._settings.call_timeout_s
+        while open_ and (left_s := deadline_s - self._loop.time()) > 0:
+            done, open_ = await asyncio.wait(
+                open_, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if any(dial.exception() is None for dial in done):
+                break
+        for dial in open_:
+            dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
+
+    async def _keep_in_touch(self) -> None:
+        """Give and get signs of life, whatever it takes to find others."""
+        while True:
+            live, now_s = self.muster.live(), self.muster.now_s
+            await self.muster.poll(live & set(self._roster.due(now_s, QUIET_S)))
+            await asyncio.sleep(QUIET_S / 2)
 
     async def _publish(self) -> None:
         """Make ourselves known in the DHT, again and again."""
@@ -325,7 +363,7 @@ class Network:
         while True:
             mine = self.muster.standing
             body = PeerBody(
-                addresses=self._node.addresses[:_ADDRESSES],
+                addresses=self._shown_addresses(),
                 protocol=PROTOCOL,
                 version=__version__,
                 generation=mine.generation,
@@ -335,8 +373,12 @@ class Network:
                 now_s=self._clock.now_s(),
             )
             await self._put("peer", body, _RECORD_LIFETIME_S)
-            alone = not self._node.dht.nodes
+            alone = not self._running.dht.nodes
             await asyncio.sleep(_FIND_S if alone else _PUBLISH_S)
+
+    def _shown_addresses(self) -> tuple[str, ...]:
+        short = [a for a in self._running.addresses if len(a) <= MAX_SHOWN_CHARS]
+        return tuple(short[:_ADDRESSES])
 
     async def _keep_claiming(self) -> None:
         told_s, told = float("-inf"), ""
@@ -349,30 +391,30 @@ class Network:
 
     async def _put(self, kind: str, body: PeerBody | ClaimBody, lifetime_s: float) -> None:
         try:
-            await self._node.dht.put(self._run_id, kind, body, lifetime_s)
+            await self._running.dht.put(self._run_id, kind, body, lifetime_s)
         except PeerError as error:
             log.debug("a record was not published: %s", error)
 
     async def _claimed(self, index: DataIndex) -> dict[str, int]:
         try:
-            records = await self._node.dht.get(self._run_id, "claim")
+            records = await self._running.dht.get(self._run_id, "claim")
         except PeerError:
             return {}
         texts = {peer: envelope.body.shards for peer, envelope in records.items()}
         return dict(claims.count(texts, index, self._identity.peer_id))
 
     async def _fetch_run(self) -> RunDirectory:
-        deadline_s = self._loop.time() + 4 * _SETTLE_S
+        self._progress_s = self._loop.time()
         problem = "no peer of the run could be reached"
-        while self._loop.time() < deadline_s:
+        while self._loop.time() - self._progress_s < _JOIN_PATIENCE_S:
             try:
-                records = await self._node.dht.get(self._run_id, "peer")
+                records = await self._running.dht.get(self._run_id, "peer")
                 for peer, envelope in records.items():
                     self._roster.learn(peer, envelope.body.addresses)
                 donors = await self._donors()
                 if donors:
                     return await fetch_run(
-                        self._node.transport,
+                        self._running.transport,
                         self._run_id,
                         donors,
                         self._home.runs_path,
@@ -381,7 +423,7 @@ class Network:
             except PeerError as error:
                 problem = str(error)
             await asyncio.sleep(1.0)
-        named = "; ".join(self._node.unreachable.values())
+        named = "; ".join(self._running.unreachable.values())
         raise ConfigurationError(
             f"the run {self._run_id} cannot be joined: {problem}{f' ({named})' if named else ''}; "
             "check the network, or ask for a fresh invite"
@@ -389,16 +431,13 @@ class Network:
 
     async def _donors(self) -> list[str]:
         """Return the peers that there is a connection to, known members of the run first."""
-        for member in self._roster.members():
-            for address in member.addresses:
-                with contextlib.suppress(PeerError):
-                    await self._node.connect(address)
-                    break
-        connected = await self._node.connected()
+        await asyncio.gather(*(self._dial(m.addresses) for m in self._roster.members()))
+        connected = await self._running.connected()
         members = [m.peer_id for m in self._roster.members() if m.peer_id in connected]
         return list(dict.fromkeys((*members, *sorted(connected))))
 
     def _note_progress(self, what: str, done: int, total: int) -> None:
+        self._progress_s = self._loop.time()
         reason = f"fetching {what}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
         self._emit(PhaseChanged(phase=Phase.JOINING, reason=reason))
 
@@ -410,7 +449,7 @@ class Network:
             donors = sorted(self.muster.live())
         try:
             await fetch_blob(
-                self._node.transport, self._run_id, shard.sha256, shard.bytes, target, donors
+                self._running.transport, self._run_id, shard.sha256, shard.bytes, target, donors
             )
         except PeerError as error:
             log.warning("the shard %s was not fetched: %s", shard.name, error)
@@ -419,7 +458,7 @@ class Network:
 
     async def _report(self) -> None:
         """Tell the supervisor who is there, and count what moved since the last time."""
-        traffic, seen = self._node.transport.traffic, Counter[str]()
+        traffic, seen = self._running.transport.traffic, Counter[str]()
         sent = received = 0
         while True:
             now_s = self.muster.now_s
@@ -427,8 +466,8 @@ class Network:
             records = Counter({str(k): v for k, v in self._validator.refused.items()})
             self._emit(
                 PeersSeen(
-                    addresses=self._node.addresses[:_ADDRESSES],
-                    reachability=self._node.reachability(),
+                    addresses=self._shown_addresses(),
+                    reachability=self._running.reachability(),
                     peers=tuple(
                         describe(member, mine, in_group=member.peer_id in group, now_s=now_s)
                         for member in self._roster.members()
@@ -442,7 +481,7 @@ class Network:
             await asyncio.sleep(_REPORT_S)
 
     def _on_misbehaved(self, peer: str, name: str, reason: str) -> None:
-        log.warning("%s misbehaved at %s: %s", peer, name, reason)
+        log.debug("%s misbehaved at %s: %s", peer, name, reason)
         if hasattr(self, "muster"):
             self.muster.misbehaved(peer, reason)
 
@@ -450,7 +489,8 @@ class Network:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._node.stop()
+        if self._node is not None:
+            await self._node.stop()
 
 
 def _same_port(listen: Iterable[str], path: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import IO
 
 from peer.data.demo import DEMO_PATH
 from peer.data.index import DataIndex, Shard
-from peer.errors import DamagedError
+from peer.errors import DamagedError, UnavailableError
 
 _SLICE_BYTES = 1 << 20
 
@@ -75,8 +75,10 @@ class ShardSources:
                 return data
         if seen:
             raise DamagedError(f"{seen[0]} is not the file that the data index names by hash")
-        nor_peers = ", and no peer gave it" if self._peers is not None else ""
-        raise DamagedError(f"{shard.name} is in none of the run's data folders{nor_peers}")
+        where = f"{shard.name} is in none of the run's data folders"
+        if self._peers is not None:
+            raise UnavailableError(f"{where}, and no peer gave it")
+        raise DamagedError(where)
 
 
 class PublicShards:

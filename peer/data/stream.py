@@ -8,6 +8,7 @@ choice comes with the next pass, one that is taken out goes at once. Where the s
 import dataclasses
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peer.data.index import Shard
-from peer.errors import ConfigurationError, DamagedError
+from peer.errors import ConfigurationError, DamagedError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ Row = Any
 """What a task makes of an example; the stream does not look inside."""
 
 _OPEN_TIMEOUT_S = 86_400
+_PATIENCE = 20
 """For the first tokenisation of a huge shard on a slow machine."""
 
 
@@ -110,6 +112,7 @@ class Stream:
         self._on_wait = on_wait
         self._renew = renew
         self._unusable: set[str] = set()
+        self._refusals: dict[str, int] = {}
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._opened: dict[str, Future[Examples]] = {}
         self._cursor = cursor or self._pass(0)
@@ -162,6 +165,12 @@ class Stream:
             sha256 = at.shards[at.shard]
             try:
                 self._examples = self._wait_for(self._open(sha256))
+            except UnavailableError as error:
+                if self._try_again_later(sha256):
+                    continue
+                self._quarantine(sha256, str(error))
+                self._unusable.discard(sha256)
+                continue
             except DamagedError as error:
                 self._quarantine(sha256, str(error))
                 continue
@@ -173,6 +182,17 @@ class Stream:
             if at.shard + 1 < len(at.shards):
                 self._open(at.shards[at.shard + 1])
         return self._examples, self._order
+
+    def _try_again_later(self, sha256: str) -> bool:
+        """Wait a little for a shard that nobody gives now; return False after too many times."""
+        self._opened.pop(sha256, None)
+        self._refusals[sha256] = self._refusals.get(sha256, 0) + 1
+        if self._refusals[sha256] > _PATIENCE:
+            del self._refusals[sha256]
+            return False
+        time.sleep(1.0)
+        self._on_wait()
+        return True
 
     def _wait_for(self, opening: Future[Examples]) -> Examples:
         for _ in range(_OPEN_TIMEOUT_S):

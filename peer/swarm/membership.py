@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from peer import __version__
+from peer.config.address import parse_address
 from peer.config.section import Section
 from peer.errors import MisbehavedError
 from peer.run.directory import write_atomically
@@ -27,7 +28,10 @@ _LONGEST_PAUSE_S = 60.0
 _LONGEST_DISTRUST_S = 600.0
 _STALE_AFTER_S = 30.0
 
-Address = Annotated[str, Field(min_length=1, max_length=200)]
+MAX_SHOWN_CHARS = 200
+"""Of an address in reports and records."""
+
+Address = Annotated[str, Field(min_length=1, max_length=MAX_SHOWN_CHARS)]
 
 
 class Report(Section):
@@ -133,10 +137,19 @@ class Roster:
             return
         member = self._member(peer_id)
         if member is not None:
-            member.addresses = tuple(dict.fromkeys((*addresses, *member.addresses)))[:8]
+            own = (address for address in addresses if _leads_to(peer_id, address))
+            member.addresses = tuple(dict.fromkeys((*own, *member.addresses)))[:8]
 
-    def heard(self, peer_id: str, report: Report, now_s: float) -> None:
-        """Take in a report that came from the peer itself."""
+    def heard(self, peer_id: str, report: Report, now_s: float, *, answered: bool) -> None:
+        """Take in a report that came from the peer itself.
+
+        Args:
+            peer_id: Whose it is.
+            report: What it says.
+            now_s: The monotonic time.
+            answered: Whether we asked for it. Only that mends a contact that failed: whoever calls
+                but does not answer is asked again soon, and waited for by nobody until then.
+        """
         if peer_id == self._me:
             return
         member = self._member(peer_id)
@@ -144,8 +157,9 @@ class Roster:
             return
         member.report, member.seen_s = report, now_s
         member.addresses = report.addresses or member.addresses
-        member.failures, member.problem = 0, ""
         member.down_until_s = float("-inf")
+        if answered:
+            member.failures, member.problem = 0, ""
 
     def failed(self, peer_id: str, problem: str, now_s: float) -> None:
         """Take in that a contact failed: the peer is left alone for longer each time."""
@@ -184,7 +198,8 @@ class Roster:
         return [
             peer
             for peer, member in self._members.items()
-            if now_s - member.seen_s >= quiet_s and now_s >= member.down_until_s
+            if (member.failures or now_s - member.seen_s >= quiet_s)
+            and now_s >= member.down_until_s
         ]
 
     def _member(self, peer_id: str) -> Member | None:
@@ -197,6 +212,12 @@ class Roster:
                 del self._members[oldest.peer_id]
             self._members[peer_id] = Member(peer_id)
         return self._members[peer_id]
+
+
+def _leads_to(peer_id: str, address: str) -> bool:
+    """Return whether `address` is one of that peer: nobody is to be sent to dial another."""
+    parsed = parse_address(address)
+    return parsed is not None and parsed.names_a_peer and parsed.peer_id == peer_id
 
 
 def save_known_peers(path: Path, members: Iterable[Member]) -> None:

@@ -8,6 +8,7 @@ bound on their size: here a receiver says how much it will take before it reads.
 import asyncio
 import dataclasses
 import json
+import re
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ PROTOCOL = 1
 MAX_HEADER_BYTES = 1 << 20
 _PREFIX = struct.Struct(">IQ")
 _SLICE_BYTES = 1 << 20
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SEND_TIMEOUT_S = 30.0
 """A stream that takes nothing for so long is as good as broken."""
 
@@ -127,7 +129,8 @@ class Channel:
         self._traffic.received_bytes += _PREFIX.size + head_bytes + body_bytes
         header = _parse(head, self.remote)
         if "error" in header:
-            raise DeclinedError(str(header["error"])[:500])
+            words = "".join(c if c.isprintable() else "?" for c in str(header["error"])[:300])
+            raise DeclinedError(words)
         return Frame(header, body)
 
     def close(self) -> None:
@@ -227,7 +230,18 @@ def _parse(head: bytes, remote: str) -> dict[str, Any]:
         raise MisbehavedError(f"{remote} sent a header that is not JSON") from error
     if not isinstance(header, dict):
         raise MisbehavedError(f"{remote} sent a header that is no JSON object")
+    if _SURROGATE.search(head) and not _is_text(header):
+        raise MisbehavedError(f"{remote} sent a header with text that is none")
     return header
+
+
+def _is_text(header: dict[str, Any]) -> bool:
+    """Return whether UTF-8 can say what stands in `header`: half of a surrogate pair is no text."""
+    try:
+        json.dumps(header, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_number(text: str) -> float:

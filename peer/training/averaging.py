@@ -15,7 +15,7 @@ from peer.training.averages import AverageLog
 from peer.training.ballot import Ballot
 from peer.training.certificate import Base, Certificate, Vote
 from peer.training.contribution import Contribution
-from peer.training.exchange import Exchange, Part, joined
+from peer.training.exchange import Exchange, Part, joined, offload
 from peer.training.follow import Follow, Found
 from peer.training.group import Group, sign_ready
 from peer.training.matchmaking import Matchmaking
@@ -83,14 +83,16 @@ class Averager:
             return await self._run(base, contribution)
 
     async def _run(self, base: Base, contribution: Contribution) -> Committed | Failed:
-        problem = check(contribution.values, contribution.weight, self._elements)
+        problem = await offload(
+            self._elements, check, contribution.values, contribution.weight, self._elements
+        )
         if problem is not None:
             return refusal(problem)
         self._muster.is_ready()
         # A certificate may be there already: always before a second vote, and where others are
         # ahead.
         whom = self._muster.live() if self._tried == base else self.ahead()
-        found = await self._search(base, whom)
+        found = self._follow.own(base) or await self._search(base, whom)
         if found is not None:
             return self._committed(found.certificate, found.parts, {})
         self._tried = base
@@ -109,7 +111,7 @@ class Averager:
         """Return who claims to be ahead of us, but for those who just could not prove it."""
         now_s = self._muster.now_s
         late = {peer for peer, until_s in self._useless_until_s.items() if until_s > now_s}
-        return self._muster.ahead() - late
+        return self._muster.heeded(self._muster.ahead()) - late
 
     def forgive(self) -> None:
         """Believe everybody again: we stand elsewhere now."""
@@ -146,7 +148,8 @@ class Averager:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         # Tells everybody that we are ready, and us where everybody is by now.
-        await self._muster.poll(self._muster.live())
+        # Without anybody who was heard lately that is worth waiting for.
+        await self._muster.poll(self._muster.not_down(), hurried=bool(self._muster.live()))
         fellows = self._muster.fellows(base)
         if not fellows:
             return await self._alone(base, contribution)
@@ -197,7 +200,8 @@ class Averager:
         found = await self._search(base, self._muster.live())
         if found is not None:
             return self._committed(found.certificate, found.parts, {})
-        result = average_alone(self._muster.identity, self._codec, base, contribution)
+        me = self._muster.identity
+        result = await offload(self._elements, average_alone, me, self._codec, base, contribution)
         if isinstance(result, Committed):
             self._keep(result.certificate, result.parts)
         return result

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from peer.errors import MisbehavedError, PeerError
+from peer.errors import DeclinedError, MisbehavedError, PeerError
 from peer.swarm.wire import Channel
 from peer.training.certificate import (
     MAX_GROUP,
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 0.25
 """How long a majority waits for the rest, so that their signature is in the certificate too."""
-_KEPT_GROUPS = 8
+_KEPT_GROUPS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,9 @@ class _Cast:
 
 @dataclasses.dataclass
 class _Box:
-    """What came in for one group, by peer."""
+    """What came in for one group, by peer; and who was the first to bring something."""
 
+    opener: str
     votes: dict[str, _Cast] = dataclasses.field(default_factory=dict)
     changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     mine: _Cast | None = None
@@ -76,7 +77,8 @@ class Ballot:
             NoQuorumError: It does not come about in time.
         """
         me = self._muster.identity.peer_id
-        box = self._box(group.group_id)
+        box = self._box(group.group_id, me)
+        box.opener = me
         box.mine = _Cast(vote.vote_id, vote.parts, sign_vote(self._muster.identity, vote))
         good = {me: box.mine.signature}
         others = [peer for peer in group.members if peer != me]
@@ -177,7 +179,9 @@ class Ballot:
         async with asyncio.timeout(self._muster.limits.call_timeout_s):
             header = (await channel.receive()).header
             group_id = str(header.get("group"))[:100]
-            box = self._box(group_id)
+            if channel.remote not in self._muster.live():
+                raise DeclinedError("we do not know you yet")
+            box = self._box(group_id, channel.remote)
             self._put(box, channel.remote, header)
             await channel.send(_header(group_id, box.mine) if box.mine else {})
 
@@ -196,10 +200,14 @@ class Ballot:
             box.votes.setdefault(peer, cast)
         box.changed.set()
 
-    def _box(self, group_id: str) -> _Box:
-        while len(self._boxes) >= _KEPT_GROUPS and group_id not in self._boxes:
-            self._boxes.pop(next(iter(self._boxes)))
-        return self._boxes.setdefault(group_id, _Box())
+    def _box(self, group_id: str, opener: str) -> _Box:
+        """Return the box of a group; each peer's own first votes can push out only its own."""
+        if group_id not in self._boxes:
+            theirs = [name for name, box in self._boxes.items() if box.opener == opener]
+            for name in theirs[: len(theirs) - _KEPT_GROUPS + 1]:
+                del self._boxes[name]
+            self._boxes[group_id] = _Box(opener)
+        return self._boxes[group_id]
 
 
 MAX_VOTES = 512

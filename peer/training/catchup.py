@@ -118,11 +118,11 @@ class CatchUp:
         me = self._muster.identity.peer_id
         mine = [entry for c in branch.ours for entry in c.vote.entries if entry.peer_id == me]
         self._adopt(branch, root)
-        witness = next(c for c in branch.row if c.vote.base.state_root == root)
+        until = branch.roots[root]
+        led_by = next((c for c in self._history.row() if c.vote.base.epoch == until - 1), None)
         return Replaced(
             state=state,
-            state_root=root,
-            certificate=witness,
+            led_by=led_by,
             reason=reason,
             lost_epochs=len(branch.ours),
             lost_weight=sum(entry.weight for entry in mine),
@@ -137,6 +137,8 @@ class CatchUp:
         """Make the branch, up to the state of that root, our own row."""
         first = branch.row[0].vote.base.epoch
         before = [c for c in self._history.row() if c.vote.base.epoch < first]
+        if before and before[-1].vote.base.epoch != first - 1:
+            before = []
         until = branch.roots[root]
         self._history.replace([*before, *(c for c in branch.row if c.vote.base.epoch < until)])
         witness = next(c for c in branch.row if c.vote.base.state_root == root)

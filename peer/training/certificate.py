@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cached_property
+from typing import Annotated, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from peer.errors import MisbehavedError
 from peer.identity import Identity, peer_id_of, verify
@@ -19,11 +21,19 @@ from peer.run.canonical import canonical
 from peer.run.manifest import Finite
 from peer.swarm.wire import Body
 
+Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,80}$")]
+"""A hash in hexadecimal, or a run id: nothing that has another spelling or no encoding."""
+Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{0,1000}={0,2}$")]
+PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")]
+Count = Annotated[int, Field(ge=0, le=1 << 50)]
+
 MAX_GROUP = 64
 """Everybody in a group talks to everybody else. Whoever finds no place follows its certificates."""
 MAX_WEIGHT = 10**12
 
 _GROUP_PREFIX = b"ctpeer group\n"
+_Parsed = TypeVar("_Parsed")
+
 _VOTE_PREFIX = b"ctpeer vote\n"
 _PART_PREFIX = b"ctpeer part\n"
 
@@ -32,18 +42,18 @@ _PART_PREFIX = b"ctpeer part\n"
 class Base:
     """The global state that a round starts from."""
 
-    run_id: str
-    generation: int
-    epoch: int
-    state_root: str
+    run_id: Name
+    generation: Count
+    epoch: Count
+    state_root: Name
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One contribution in a vote: whose, which, and how many loss terms it weighs."""
 
-    peer_id: str
-    contribution_id: str
+    peer_id: PeerName
+    contribution_id: Name
     weight: int
 
 
@@ -66,12 +76,12 @@ class PartDigest:
         signature: The reducer's, over all this and the group's name.
     """
 
-    public_key: str
-    elements: int
-    digest: str
+    public_key: Base64
+    elements: Count
+    digest: Name
     square_sum: Finite
-    refused: tuple[str, ...]
-    signature: str
+    refused: tuple[PeerName, ...]
+    signature: Base64
 
     @property
     def reducer(self) -> str:
@@ -121,7 +131,7 @@ class Vote:
         """The parts' fp64 sums of squares, as the outer step takes them."""
         return tuple(part.square_sum for part in self.parts)
 
-    @property
+    @cached_property
     def vote_id(self) -> str:
         """The hash of the statement."""
         return hashlib.sha256(self.statement()).hexdigest()
@@ -135,8 +145,8 @@ class Vote:
 class Signature:
     """A member's signature under a vote."""
 
-    public_key: str
-    signature: str
+    public_key: Base64
+    signature: Base64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +156,7 @@ class Certificate:
     vote: Vote
     signatures: tuple[Signature, ...]
 
-    @property
+    @cached_property
     def signers(self) -> frozenset[str]:
         """The peer ids of those whose signature is good."""
         statement = self.vote.statement()
@@ -180,10 +190,7 @@ def parse_part(body: object) -> PartDigest:
     Raises:
         MisbehavedError: It is not one.
     """
-    try:
-        return _PART.validate_python(body)
-    except ValidationError as error:
-        raise MisbehavedError("a part's digest makes no sense") from error
+    return parse_strictly(_PART, body, "a part's digest")
 
 
 def parse_signature(body: object) -> Signature:
@@ -192,10 +199,19 @@ def parse_signature(body: object) -> Signature:
     Raises:
         MisbehavedError: It is not one.
     """
+    return parse_strictly(_SIGNATURE, body, "a signature")
+
+
+def parse_strictly(adapter: TypeAdapter[_Parsed], body: object, what: str) -> _Parsed:
+    """Return what the JSON value `body` from a peer is, if it is of the adapter's type to the dot.
+
+    Raises:
+        MisbehavedError: It is not; `what` says what was expected.
+    """
     try:
-        return _SIGNATURE.validate_python(body)
-    except ValidationError as error:
-        raise MisbehavedError("a vote makes no sense") from error
+        return adapter.validate_json(json.dumps(body), strict=True)
+    except (ValueError, RecursionError) as error:
+        raise MisbehavedError(f"{what} makes no sense") from error
 
 
 def quorum(group_size: int) -> int:
@@ -256,6 +272,8 @@ def _vote_problem(vote: Vote, members: set[str]) -> str | None:
         return "the group names a peer twice or is too large"
     if any(not 0 < entry.weight <= MAX_WEIGHT for entry in vote.entries):
         return "a contribution has no sensible weight"
+    if any(part.elements < 0 for part in vote.parts):
+        return "a part has less than no numbers"
     reducers = [part.reducer for part in vote.parts]
     if len(set(reducers)) != len(reducers) or not members.issuperset(reducers):
         return "a part's reducer is not in the group or has two parts"

@@ -114,9 +114,11 @@ def objection(
     return None
 
 
-def row_problem(certificates: Sequence[Certificate]) -> str | None:
-    """Return why `certificates`, oldest first, are no row, or None."""
-    epochs = [certificate.vote.base.epoch for certificate in certificates]
-    if any(later != earlier + 1 for earlier, later in itertools.pairwise(epochs)):
+def row_problem(certificates: Sequence[Certificate], run_id: str, generation: int) -> str | None:
+    """Return why good `certificates`, oldest first, are no row of that run, or None."""
+    bases = [certificate.vote.base for certificate in certificates]
+    if any((base.run_id, base.generation) != (run_id, generation) for base in bases):
+        return "it is of another run or generation"
+    if any(later.epoch != earlier.epoch + 1 for earlier, later in itertools.pairwise(bases)):
         return "the epochs do not follow each other"
-    return next((wrong for c in certificates if (wrong := problem(c)) is not None), None)
+    return None

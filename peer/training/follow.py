@@ -65,6 +65,24 @@ class Follow:
         await self._muster.serve("certificate", self._serve_certificate)
         await self._muster.serve("average", self._serve_average)
 
+    def own(self, base: Base) -> Found | None:
+        """Return what we certified on `base` ourselves, and did not take in: nobody votes twice."""
+        kept = self._averages.get(base.state_root)
+        if kept is None:
+            return None
+        certificate = Certificate.from_json(kept.certificate)
+        if certificate.vote.base != base:
+            return None
+        try:
+            parts = tuple(
+                Part(digest, data, codec.decode(data, digest.elements, self._codec))
+                for digest, data in zip(certificate.vote.parts, kept.parts, strict=True)
+            )
+        except OSError as error:
+            log.warning("a kept average cannot be read: %s", error)
+            return None
+        return Found(certificate, parts, self._muster.identity.peer_id)
+
     async def ask(self, base: Base, peers: Collection[str]) -> Found | None:
         """Return a certified average on `base` that one of `peers` has and that we may take.
 

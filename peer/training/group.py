@@ -10,12 +10,20 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from peer.errors import MisbehavedError
 from peer.identity import Identity, peer_id_of, verify
 from peer.run.canonical import canonical
-from peer.training.certificate import MAX_GROUP, Base, Entry, group_id
+from peer.training.certificate import (
+    MAX_GROUP,
+    Base,
+    Base64,
+    Entry,
+    Name,
+    group_id,
+    parse_strictly,
+)
 
 _PREFIX = b"ctpeer ready\n"
 
@@ -34,11 +42,11 @@ class Ready:
     """
 
     base: Base
-    contribution_id: str
+    contribution_id: Name
     weight: int
     reduces: bool
-    public_key: str
-    signature: str
+    public_key: Base64
+    signature: Base64
 
     @property
     def peer_id(self) -> str:
@@ -74,12 +82,11 @@ def parse_ready(body: object, max_weight: int) -> Ready:
     Raises:
         MisbehavedError: It is not one, the signature is not good, or the weight is no weight.
     """
+    ready = parse_strictly(_READY, body, "a word of being ready")
     try:
-        ready = _READY.validate_python(body, strict=False)
-        key = base64.b64decode(ready.public_key, validate=True)
-        signature = base64.b64decode(ready.signature, validate=True)
-    except (ValidationError, ValueError) as error:
-        raise MisbehavedError("a word of being ready makes no sense") from error
+        key, signature = base64.b64decode(ready.public_key), base64.b64decode(ready.signature)
+    except ValueError as error:
+        raise MisbehavedError("a word of being ready is not signed") from error
     if not 0 < ready.weight <= max_weight:
         raise MisbehavedError(f"a weight of {ready.weight} where {max_weight} is the most")
     if not verify(key, signature, _statement(ready)):
@@ -87,15 +94,25 @@ def parse_ready(body: object, max_weight: int) -> Ready:
     return ready
 
 
-def leaders(base: Base, peers: Iterable[str], failures: Mapping[str, int]) -> list[str]:
+def leaders(
+    base: Base,
+    peers: Iterable[str],
+    failures: Mapping[str, int],
+    tenured: Collection[str] = (),
+) -> list[str]:
     """Return `peers` in the order in which they lead a round on `base`.
 
     Args:
         base: Draws the order, so that everybody leads now and then.
         peers: Candidates, ourselves among them.
         failures: How many rounds on `base` failed under a leader; those who failed come last.
+        tenured: Peers that signed certificates; newcomers lead where there is nobody else.
     """
-    return sorted(peers, key=lambda peer: (failures.get(peer, 0), _draw(base, peer)))
+
+    def rank(peer: str) -> tuple[int, bool, bytes]:
+        return failures.get(peer, 0), peer not in tenured, _draw(base, peer)
+
+    return sorted(peers, key=rank)
 
 
 def limit(peers: Iterable[str], base: Base, last_group: Collection[str]) -> list[str]:
@@ -145,7 +162,7 @@ class Group:
     @classmethod
     def close(cls, base: Base, words: Iterable[Ready]) -> "Group":
         """Return the group of `words`, which lie on `base` and are of distinct peers."""
-        members = dict(sorted((ready.peer_id, ready) for ready in words))
+        members = {ready.peer_id: ready for ready in sorted(words, key=lambda r: r.peer_id)}
         reachable = tuple(peer for peer, ready in members.items() if ready.reduces)
         return cls(base, members, reachable or tuple(members))
 

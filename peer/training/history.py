@@ -55,19 +55,15 @@ class History:
         return [c for c in self.row() if c.vote.base.epoch >= epoch]
 
     def tenured(self) -> frozenset[str]:
-        """Return the peers that signed one of the newest `TENURE_EPOCHS` certificates."""
+        """Return the peers that signed one of the last `TENURE_EPOCHS` certificates taken in.
+
+        Those of a row that was left are among them.
+        """
         with self._lock:
             return frozenset().union(*self._signers)
 
-    def tenure(self) -> dict[str, int]:
-        """Return how many of these certificates each peer signed."""
-        counts: dict[str, int] = {}
-        for certificate in self.row():
-            for signer in certificate.signers:
-                counts[signer] = counts.get(signer, 0) + 1
-        return counts
-
     def _take(self, row: Sequence[Certificate]) -> None:
         self._row = list(row)
-        self._signers = deque((c.signers for c in row[-TENURE_EPOCHS:]), TENURE_EPOCHS)
+        # Whom we knew before counts still: a row that was left was made by peers, too.
+        self._signers.extend(c.signers for c in row[-TENURE_EPOCHS:])
         self._roots = {c.vote.base.epoch: c.vote.base.state_root for c in row}

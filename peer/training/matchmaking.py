@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
+from peer.events import PeerMisbehaved
 from peer.swarm.wire import Channel
 from peer.training.certificate import MAX_GROUP, Base
 from peer.training.group import Group, Ready, check_proposal, leaders, limit, parse_ready, settle
@@ -21,6 +23,7 @@ _LOOK_S = 0.25
 _HOLD_S = 10.0
 """How long a peer that asks too early, or while we catch up, is kept waiting for us."""
 _MAX_NAMED = 64
+_LONGEST_OWED = 10
 
 _Result = TypeVar("_Result")
 
@@ -41,6 +44,14 @@ class _Gathering:
         self.joined.set()
 
 
+@dataclasses.dataclass
+class _Absence:
+    """How often a peer let us wait in vain, and how often it has yet to come in time."""
+
+    times: int = 0
+    owed: int = 0
+
+
 class Matchmaking:
     """Finds the group of a round.
 
@@ -56,6 +67,7 @@ class Matchmaking:
         self._following: str | None = None
         self._closed: Base | None = None
         self._failures: dict[str, int] = {}
+        self._absences: dict[str, _Absence] = {}
 
     async def start(self) -> None:
         """Let others join groups that we lead."""
@@ -89,7 +101,8 @@ class Matchmaking:
         if self._base != ready.base:
             self._base, self._failures = ready.base, {}
         me = self._muster.identity.peer_id
-        candidates = leaders(ready.base, {me, *fellows}, self._failures)
+        tenured = self._muster.tenured
+        candidates = leaders(ready.base, {me, *fellows}, self._failures, tenured)
         hops = 0
         answer: Group | str | None
         try:
@@ -110,6 +123,8 @@ class Matchmaking:
                 if isinstance(answer, Group):
                     self._closed = ready.base
                     return answer
+                if answer is not None and answer not in {me, *self._muster.live()}:
+                    raise DeclinedError("the leader names one that we do not know")
                 hops += 1
                 if hops > len(fellows) + 1:
                     raise DeclinedError("every leader names another one")
@@ -175,18 +190,14 @@ class Matchmaking:
         gathering.add(ready, unreachable)
         loop = asyncio.get_running_loop()
         began_s = polled_s = loop.time()
-        while missing := muster.fellows(ready.base) - set(gathering.words):
-            if loop.time() - began_s > limits.matchmaking_timeout_s:
-                for peer in missing:
-                    muster.misbehaved(peer, "it answers, but does not come to the round")
-                break
+        while missing := self._awaited(gathering, loop.time() - began_s):
             gathering.joined.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await gathering.joined.wait()
             if loop.time() - polled_s <= BEAT_S:
                 continue
-            await muster.poll(missing)
+            await muster.poll(missing, hurried=True)
             polled_s = loop.time()
             if (other := self._other_leader(ready.base, missing)) is not None:
                 self._following = other
@@ -194,11 +205,42 @@ class Matchmaking:
                 return other
             if polled_s - began_s > limits.call_timeout_s and missing == self._elsewhere(missing):
                 break  # they wait for somebody whom we do not trust, or who does not trust us
+        self._note_attendance(gathering, loop.time() - began_s)
         others = settle(gathering.words, gathering.unreachable) - {ready.peer_id}
         kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
         gathering.group.set_result(group)
         return group
+
+    def _awaited(self, gathering: _Gathering, waited_s: float) -> set[str]:
+        """Return who may still come to our group and is worth waiting for."""
+        missing = self._muster.fellows(gathering.base) - set(gathering.words)
+        return {peer for peer in missing if waited_s < self._patience_s(peer)}
+
+    def _patience_s(self, peer: str) -> float:
+        """Return how long to wait for a peer that answers, but does not come."""
+        muster = self._muster
+        if peer in self._absences and self._absences[peer].owed:
+            return _LOOK_S
+        if muster.tenured and peer not in muster.tenured:
+            return muster.limits.call_timeout_s
+        return muster.limits.matchmaking_timeout_s
+
+    def _note_attendance(self, gathering: _Gathering, waited_s: float) -> None:
+        """Wait no more for those who let us wait in vain, until they come in time again."""
+        muster = self._muster
+        known = {member.peer_id for member in muster.roster.members()}
+        self._absences = {p: absence for p, absence in self._absences.items() if p in known}
+        for peer in self._absences.keys() & gathering.words.keys():
+            self._absences[peer].owed = max(0, self._absences[peer].owed - 1)
+        missing = muster.fellows(gathering.base) - set(gathering.words)
+        for peer in missing - self._elsewhere(missing):
+            absence = self._absences.setdefault(peer, _Absence())
+            if not absence.owed and waited_s >= self._patience_s(peer):
+                absence.times += 1
+                absence.owed = 2 ** min(absence.times, _LONGEST_OWED)
+                what = "it answers, but does not come to the round"
+                muster.emit(PeerMisbehaved(peer_id=peer, what=what))
 
     def _elsewhere(self, peers: set[str]) -> set[str]:
         """Return those of `peers` that wait for another leader's group."""
@@ -211,7 +253,7 @@ class Matchmaking:
         me = self._muster.identity.peer_id
         reports = ((peer, self._muster.roster.report(peer)) for peer in missing)
         rivals = {peer for peer, report in reports if report and report.leader == peer}
-        first = leaders(base, {me, *rivals}, {})[0]
+        first = leaders(base, {me, *rivals}, {}, self._muster.tenured)[0]
         return first if first != me else None
 
     def _open(self, base: Base) -> _Gathering:

@@ -3,7 +3,8 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from peer.clock import Clock
 from peer.errors import PeerError, UnreachableError
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 QUIET_S = 5.0
 """A peer that was not heard of for so long is asked for a sign of life."""
+
+_HURRY_S, _MARGIN_S = 1.0, 0.1
+"""How long a round waits for reports at most, and beyond twice the middle one's time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ class Muster:
         self._wanted = False
         self._share = float(limits.target)
         self._asked = asyncio.Event()
+        self._polls: set[asyncio.Task[bool]] = set()
 
     # ---- for the training thread
 
@@ -187,11 +192,42 @@ class Muster:
         full_name = scoped(self.run_id, name)
         return await call(self.transport, peer, full_name, header, timeout_s=timeout_s)
 
-    async def poll(self, peers: Iterable[str]) -> set[str]:
-        """Exchange reports with `peers` at once; return those who answered."""
-        asked = [peer for peer in peers if peer != self.identity.peer_id]
-        answers = await asyncio.gather(*(self._poll(peer) for peer in asked))
-        return {peer for peer, answered in zip(asked, answers, strict=True) if answered}
+    async def poll(self, peers: Iterable[str], *, hurried: bool = False) -> set[str]:
+        """Exchange reports with `peers` at once; return those who answered.
+
+        Args:
+            peers: Whom.
+            hurried: Whether to go on without those who take far longer than the middle one of
+                them; what they answer later is taken in all the same.
+        """
+        loop = asyncio.get_running_loop()
+        began_s, until_s = loop.time(), float("inf")
+        asked = {self._begin(self._poll(p)): p for p in peers if p != self.identity.peer_id}
+        left = set(asked)
+        if hurried:
+            until_s = began_s + _HURRY_S
+        while left and loop.time() < until_s:
+            wait_s = until_s - loop.time() if hurried else None
+            done, left = await asyncio.wait(
+                left, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if hurried and done and 2 * (len(asked) - len(left)) >= len(asked):
+                middle_s = loop.time() - began_s
+                until_s = min(until_s, began_s + 2 * middle_s + _MARGIN_S)
+        return {peer for task, peer in asked.items() if task.done() and task.result()}
+
+    def _begin(self, work: Coroutine[Any, Any, bool]) -> "asyncio.Task[bool]":
+        task = asyncio.create_task(work)
+        self._polls.add(task)
+        task.add_done_callback(self._polls.discard)
+        return task
+
+    def not_down(self) -> set[str]:
+        """Return the other peers that no contact failed with since they were last heard.
+
+        Silence alone does not make a peer gone: whoever means to go on alone asks first.
+        """
+        return {m.peer_id for m in self.roster.members() if m.failures == 0 and m.report}
 
     def live(self) -> set[str]:
         """Return the other peers that answered lately."""
@@ -256,15 +292,15 @@ class Muster:
     async def _poll(self, peer: str) -> bool:
         try:
             answer = await self.call(peer, "state", self.standing.model_dump(mode="json"))
-            self._heard(peer, answer)
+            self._heard(peer, answer, answered=True)
         except PeerError as error:
             self.roster.failed(peer, str(error), self.now_s)
             return False
         return True
 
-    def _heard(self, peer: str, frame: Frame) -> None:
+    def _heard(self, peer: str, frame: Frame, *, answered: bool) -> None:
         report = parse_report(dict(frame.header))
-        self.roster.heard(peer, report, self.now_s)
+        self.roster.heard(peer, report, self.now_s, answered=answered)
         mine = self._standing
         if report.ready and _same(report, mine):
             self._asked.set()
@@ -273,7 +309,7 @@ class Muster:
 
     async def _serve_state(self, channel: Channel) -> None:
         async with asyncio.timeout(self.limits.call_timeout_s):
-            self._heard(channel.remote, await channel.receive())
+            self._heard(channel.remote, await channel.receive(), answered=False)
             await channel.send(self.standing.model_dump(mode="json"))
 
     # ---- when to average
@@ -294,7 +330,7 @@ class Muster:
         asked = any(report.ready and _same(report, mine) for report in company)
         if self._weight < self._share and not asked:
             return progress.wait_s(round(self._share - self._weight), [self._rate])
-        await self.poll(self.live())
+        await self.poll(self.live(), hurried=True)
         if self._standing is not mine:
             return 0.0
         beside = [report for report in self._company() if _same(report, mine)]

@@ -6,15 +6,17 @@ import itertools
 import logging
 from collections.abc import Sequence
 
-from peer.errors import MisbehavedError, PeerError
+from peer.errors import MisbehavedError, PeerError, StalledError
 from peer.swarm.wire import Channel
-from peer.training.certificate import Certificate
+from peer.training.certificate import Certificate, problem
 from peer.training.chain import Fork, Row, choose, left_behind, row_problem
 from peer.training.exchange import timely
 from peer.training.history import KEPT, History
 from peer.training.muster import Muster
 
 log = logging.getLogger(__name__)
+
+_COMPARE_TIMEOUT_S = 30.0
 
 MAX_ROW = 512
 """Certificates of another row that are looked at, the newest ones."""
@@ -74,7 +76,7 @@ class Repair:
         """Return the live peers whose report does not fit on our row, as far as we can see."""
         mine = self._muster.standing
         found = set()
-        for peer in self._muster.live():
+        for peer in self._muster.live() & self._muster.roster.trusted(self._muster.now_s):
             report = self._muster.roster.report(peer)
             if report is None or report.generation != mine.generation:
                 continue
@@ -104,8 +106,8 @@ class Repair:
 
     async def _branch(self, peer: str) -> Branch | None:
         try:
-            return await self._compare(peer)
-        except MisbehavedError as error:
+            return await timely(self._compare(peer), _COMPARE_TIMEOUT_S)
+        except (MisbehavedError, StalledError) as error:
             self._muster.misbehaved(peer, str(error))
         except PeerError as error:
             self._muster.roster.failed(peer, str(error), self._muster.now_s)
@@ -127,15 +129,29 @@ class Repair:
         row = await self._fetch_row(peer, first)
         named = [pair for pair in theirs if pair[0] >= first]
         row = row[: len(named)]  # it may have grown since
-        if (wrong := row_problem(row)) is not None:
-            raise MisbehavedError(f"its row of certificates is wrong: {wrong}")
+        await self._check(row)
         if [(c.vote.base.epoch, c.vote.base.state_root) for c in row] != named[: len(row)]:
             raise MisbehavedError("its row of certificates is not the one that it named")
         before = [c for c in ours if common is not None and c.vote.base.epoch < common]
         since = [c for c in ours if common is None or c.vote.base.epoch >= common]
-        tenured = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
+        # Without a past in common only those count whom we have worked with: else a row of
+        # strangers, made up at any place, could move us. We alone are nobody to be outvoted by.
+        past = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
+        tenured = past or self._history.tenured()
+        if tenured <= {self._muster.identity.peer_id}:
+            tenured = frozenset()
         standing = frozenset(self._muster.beside())
         return Branch(peer, tuple(row), tuple(since), tenured, standing)
+
+    async def _check(self, row: Sequence[Certificate]) -> None:
+        """Verify a row; others get their turn in between, for it takes milliseconds each."""
+        for certificate in row:
+            if (wrong := problem(certificate)) is not None:
+                raise MisbehavedError(f"its row of certificates is wrong: {wrong}")
+            await asyncio.sleep(0)
+        mine = self._muster.standing
+        if (wrong := row_problem(row, self._muster.run_id, mine.generation)) is not None:
+            raise MisbehavedError(f"its row of certificates is wrong: {wrong}")
 
     async def _fetch_row(self, peer: str, first: int) -> list[Certificate]:
         limits = self._muster.limits

@@ -71,16 +71,14 @@ class Replaced:
 
     Attributes:
         state: The certified state that others hold.
-        state_root: Its root.
-        certificate: One that extends it; its group vouches for it.
+        led_by: The certificate that led to it, if it is known.
         reason: Why it counts and ours does not, in words.
         lost_epochs: Epochs of ours that the run does not know.
         lost_weight: Our own loss terms in them.
     """
 
     state: GlobalState
-    state_root: str
-    certificate: Certificate
+    led_by: Certificate | None
     reason: str
     lost_epochs: int
     lost_weight: int

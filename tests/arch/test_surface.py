@@ -36,7 +36,8 @@ CLI = {
         " --metrics-port --micro-batch --paused --peers --plain --threads"
     ),
     "sandbox": (
-        "--freeze --home --join-at --json --kill --kill-founder --max-epochs --peers --run --timeout"
+        "--freeze --home --join-at --json --kill --kill-founder --max-epochs --peers --run"
+        " --timeout"
     ),
     "status": "--home --json --watch",
     "stop": "--home",

@@ -560,4 +560,3 @@ class PublishesDeadAddresses(Mallory):
     """Is in the DHT with addresses at which somebody listens and never says a word."""
 
     joins = False
-

@@ -28,7 +28,10 @@ QUICK = {
     "CTPEER_CHECKPOINT__INTERVAL_S": "0.2",
     "CTPEER_METRICS__PORT": "0",
     "CTPEER_SWARM__LISTEN": "/ip4/127.0.0.1/tcp/0",
+    # What is tested with one daemon alone needs no others, and hivemind takes seconds to load.
+    "CTPEER_SWARM__ENABLED": "false",
 }
+SWARM = {"CTPEER_SWARM__ENABLED": "true"}
 FAULTY_START = (sys.executable, str(Path(__file__).with_name("faulty_start.py")))
 START_TIMEOUT_S = 60.0
 
@@ -140,14 +143,19 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemons_in(folder):
-    """Give what makes daemons on homes in `folder`; all are reaped in the end."""
+def daemons_in(folder, **more):
+    """Give what makes daemons on homes in `folder`; all are reaped in the end.
+
+    Args:
+        folder: Where the homes go.
+        more: Variables for all of them.
+    """
     daemons = []
 
     def make(home=None, **environment):
         home = home or folder / f"home{len(daemons)}"
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        environment = kept | QUICK | {"CTPEER_HOME": str(home)} | environment
+        environment = kept | QUICK | more | {"CTPEER_HOME": str(home)} | environment
         daemons.append(Daemon(home, environment))
         return daemons[-1]
 
@@ -159,9 +167,10 @@ def daemons_in(folder):
 
 
 @pytest.fixture
-def make_daemon(tmp_path):
-    """Return a daemon on a new home, or on the one given."""
-    with daemons_in(tmp_path) as make:
+def make_daemon(tmp_path, request):
+    """Return a daemon on a new home, or on the one given; with a network in tests of the swarm."""
+    more = SWARM if request.path.name.startswith("test_swarm") else {}
+    with daemons_in(tmp_path, **more) as make:
         yield make
 
 

@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-import tomli_w
 from mallory import Gang, Mallory
 
 from peer.run.directory import RunDirectory
-from peer.run.invite import Invite, dump_invite, parse_invite
+from peer.run.invite import Invite, dump_invite
 from peer.run.manifest import dump_manifest
 
 NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
@@ -118,7 +117,9 @@ def gives(text):
 @pytest.mark.slow
 def test_a_manifest_with_another_hash(daemon, invite_from, swarm_run, run_id):
     manifest = RunDirectory.open(swarm_run).manifest
-    other = manifest.model_copy(update={"optimizer": manifest.optimizer.model_copy(update={"lr": 0.5})})
+    other = manifest.model_copy(
+        update={"optimizer": manifest.optimizer.model_copy(update={"lr": 0.5})}
+    )
     daemon.start(invite_from(gives(dump_manifest(other))))
     refused(daemon, "cannot be joined", "whose hash is not the invite's", "ask for a fresh invite")
 

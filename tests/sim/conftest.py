@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import itertools
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def _load(name):
     return module
 
 
-memory, peers = _load("memory"), _load("peers")
+memory, peers, hostile = _load("memory"), _load("peers"), _load("hostile")
 
 PRIME_OFFSETS = [(282, 1876), (1140, 2498), (434, 40), (778, 208), (72, 594), (114, 1046)]
 """How far behind its drawn beginning each key's two primes lie."""
@@ -52,7 +53,7 @@ class House:
     Attributes:
         swarm: The network.
         peers: The living and the frozen, by number; a restarted peer is another object.
-        former: Peers that were killed.
+        former: Peers of which nothing is asked any more: they were killed, or are hostile.
         identities: Everybody's, by number.
     """
 
@@ -70,15 +71,19 @@ class House:
 
     # ---- what the test does
 
-    async def open(self, count, *, kind=None, **options):
-        """Start the first `count` peers, each knowing the others."""
+    async def open(self, count, *, spoil=None, **options):
+        """Start the first `count` peers, each knowing the others; `spoil` is done to the last."""
         for number in range(count):
-            self.make(number, kind or peers.SimPeer, **options)
+            self.make(number, **options)
+        if spoil is not None:
+            spoil(self.peers[count - 1])
         await asyncio.gather(*(self.start(number) for number in range(count)))
+        if spoil is not None:
+            self.disown(count - 1)
 
-    def make(self, number, kind=peers.SimPeer, **options):
+    def make(self, number, **options):
         folder = self._folder / str(next(self._starts))
-        peer = kind(
+        peer = peers.SimPeer(
             self.swarm,
             self.identities[number],
             folder,
@@ -98,9 +103,17 @@ class House:
         peer.kill()
         self.former.append(peer)
 
+    def disown(self, number):
+        """Ask nothing of a peer any more, and let it go on."""
+        self.former.append(self.peers.pop(number))
+
     async def bring_back(self, number):
         """Start a killed peer again from its last checkpoint."""
-        dead = next(peer for peer in reversed(self.former) if peer.peer_id == self.identities[number].peer_id)
+        dead = next(
+            peer
+            for peer in reversed(self.former)
+            if peer.peer_id == self.identities[number].peer_id
+        )
         peer = self.make(number)
         peer.resume(dead)
         await self.start(number)
@@ -311,13 +324,8 @@ def _root(state, epoch):
 
 @pytest.fixture(scope="session")
 def sim():
-    """Return the simulation's parts: `memory`, `peers`."""
-
-    class Sim:
-        run = staticmethod(memory.run)
-
-    Sim.memory, Sim.peers = memory, peers
-    return Sim
+    """Return the simulation's parts, and what runs a scene in it."""
+    return types.SimpleNamespace(run=memory.run, memory=memory, peers=peers, hostile=hostile)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""What a hostile member may do: each function spoils one simulated peer before it starts."""
+"""What a hostile peer may do.
+
+Each function spoils one simulated peer before it starts; a `Stranger` is nobody's peer and says
+what it likes.
+"""
 
 import asyncio
 import dataclasses
@@ -7,14 +11,17 @@ import math
 import numpy as np
 
 from peer.errors import DeclinedError
+from peer.swarm.membership import Report
+from peer.swarm.wire import call, scoped
 from peer.training import codec
-from peer.training.certificate import sign_part
+from peer.training.certificate import Certificate, sign_part
+from peer.training.group import parse_ready
 from peer.training.reducer import square_sum
 from peer.training.round import average_alone
 
 
 class Tampered:
-    """A channel whose sent frames go through `change(header, body)`; None is not sent."""
+    """A channel of which each sent frame becomes those that `change(header, body)` returns."""
 
     def __init__(self, channel, change):
         self._channel = channel
@@ -22,7 +29,7 @@ class Tampered:
         self.remote = channel.remote
 
     async def send(self, header, body=b""):
-        for changed in self._change(dict(header), bytes(body)) or ():
+        for changed in self._change(dict(header), bytes(body)):
             await self._channel.send(*changed)
 
     def receive(self, max_body_bytes=0):
@@ -32,18 +39,14 @@ class Tampered:
         self._channel.close()
 
 
-async def for_ever():
-    while True:
-        await asyncio.sleep(3600.0)
-
-
 def tampering(handler, change_for):
     """Return `handler` on channels whose frames go through `change_for(remote)`."""
+    return lambda channel: handler(Tampered(channel, change_for(channel.remote)))
 
-    def served(channel):
-        return handler(Tampered(channel, change_for(channel.remote)))
 
-    return served
+async def for_ever(*_):
+    while True:
+        await asyncio.sleep(3600.0)
 
 
 # ---- as a member
@@ -64,7 +67,9 @@ def sends_huge_numbers(peer):
 def sends_too_little(peer):
     exchange = peer.averager._exchange
     trade = exchange._trade
-    exchange._trade = lambda group, reducer, values: trade(group, reducer, values[:-1])
+    exchange._trade = lambda group, reducer, values, *more: trade(
+        group, reducer, values[:-1], *more
+    )
 
 
 def weighs_too_much(peer):
@@ -73,35 +78,47 @@ def weighs_too_much(peer):
 
 
 def opens_no_stream(peer):
-    peer.averager._exchange._trade = lambda *_: for_ever()
+    peer.averager._exchange._trade = for_ever
 
 
 def sends_no_slice(peer):
     """Open the stream and say what will come, but send nothing."""
-    peer.averager._exchange._send_body = lambda *_: for_ever()
+    peer.averager._exchange._send_body = for_ever
+
+
+def sends_a_byte_now_and_then(peer):
+    """Keep every deadline of a frame with as little as possible."""
+
+    async def send_body(channel, data):
+        for byte in bytes(data):
+            await channel.send({}, bytes([byte]))
+            await asyncio.sleep(5.0)
+
+    peer.averager._exchange._send_body = send_body
+
+
+def denies_its_groups(peer):
+    """Join, and know nothing of it afterwards."""
+
+    async def serve(channel):
+        await channel.receive()
+        raise DeclinedError("we are in no such group")
+
+    peer.averager._exchange._serve_part = serve
 
 
 def is_never_ready(peer):
     """Say that it is ready, and join no group."""
 
     async def run(base, contribution):
-        peer.muster.is_ready()
-        await asyncio.sleep(1.0)
-        return await follow(base, contribution)
-
-    async def follow(base, contribution):
-        found = await peer.averager.follow(base)
-        return found or await run(base, contribution)
+        found = None
+        while found is None:
+            peer.muster.is_ready()
+            await asyncio.sleep(1.0)
+            found = await peer.averager.follow(base)
+        return found
 
     peer.averager.run = run
-
-
-def signs_junk(peer):
-    peer.muster.identity = _JunkVotes(peer.identity)
-
-
-def signs_nothing(peer):
-    peer.averager._ballot.collect = lambda *_: for_ever()
 
 
 class _JunkVotes:
@@ -115,6 +132,41 @@ class _JunkVotes:
         return b"junk" if data.startswith(b"ctpeer vote") else self._sign(data)
 
 
+def signs_junk(peer):
+    peer.muster.identity = _JunkVotes(peer.identity)
+
+
+def signs_nothing(peer):
+    peer.averager._ballot.collect = for_ever
+
+
+def blames_a_reducer(peer):
+    """Vote for a part that its reducer never signed."""
+    collect = peer.averager._ballot.collect
+
+    def changed(group, vote):
+        parts = [
+            dataclasses.replace(part, square_sum=part.square_sum + 1.0)
+            if part.reducer != peer.peer_id
+            else part
+            for part in vote.parts
+        ]
+        return collect(group, dataclasses.replace(vote, parts=tuple(parts)))
+
+    peer.averager._ballot.collect = changed
+
+
+def votes_for_nothing(peer):
+    """Vote under a name that no vote has."""
+
+    def change_for(_):
+        return lambda header, body: [(header | {"vote_id": "0" * 64}, body)]
+
+    ballot = peer.averager._ballot
+    ballot._serve_vote = tampering(ballot._serve_vote, change_for)
+    ballot._tell = for_ever
+
+
 # ---- as a reducer
 
 
@@ -123,21 +175,20 @@ def reduces_differently(peer):
     exchange = peer.averager._exchange
 
     def change_for(remote):
-        held = []
+        return lambda header, body: change(remote, header, body)
 
-        def change(header, body):
-            if "digest" in header:
-                held.append(header["digest"])
-                return []
-            if not body:
-                return [(header, body)]
-            values = codec.decode(body, len(body) // 4, "none") + np.float32(len(held) + hash(remote) % 7)
-            data = codec.encode(values, "none")
-            group = next(reversed(exchange._reductions))
-            digest = sign_part(peer.identity, group, data, len(values), square_sum(values))
-            return [({"digest": dataclasses.asdict(digest)}, b""), ({}, data)]
-
-        return change
+    def change(remote, header, body):
+        if "digest" in header:
+            return []
+        if not body:
+            return [(header, body)]
+        values = codec.decode(body, len(body) // 4, "none") + np.float32(
+            len(remote) + ord(remote[9])
+        )
+        data = codec.encode(values, "none")
+        group = next(reversed(exchange._reductions))
+        digest = sign_part(peer.identity, group, data, len(values), square_sum(values))
+        return [({"digest": dataclasses.asdict(digest)}, b""), ({}, data)]
 
     exchange._serve_part = tampering(exchange._serve_part, change_for)
 
@@ -152,7 +203,7 @@ def reduces_to_junk(peer):
 
 def reduces_nothing(peer):
     """Give signs of life as a reducer, for ever."""
-    peer.averager._exchange._reduce = lambda *_: for_ever()
+    peer.averager._exchange._reduce = for_ever
 
 
 # ---- as a leader
@@ -165,9 +216,9 @@ def leads_apart(peer):
     def change_for(remote):
         def change(header, body):
             if "group" in header:
+                owners = {peer.peer_id, remote}
                 words = header["group"]
-                keys = {peer.identity.peer_id, remote}
-                header["group"] = [w for w in words if _owner(w) in keys]
+                header["group"] = [w for w in words if parse_ready(w, 10**12).peer_id in owners]
             return [(header, body)]
 
         return change
@@ -186,10 +237,13 @@ def leads_for_ever(peer):
     matchmaking._lead = lead
 
 
-def _owner(word):
-    from peer.training.group import parse_ready
+def proposes_junk(peer):
+    matchmaking = peer.averager._matchmaking
 
-    return parse_ready(word, 10**12).peer_id
+    def change(header, body):
+        return [({"group": [{}]} if "group" in header else header, body)]
+
+    matchmaking._serve_join = tampering(matchmaking._serve_join, lambda _: change)
 
 
 # ---- as whoever is asked
@@ -201,7 +255,7 @@ def claims_the_far_future(peer):
 
 
 def answers_never(peer):
-    """Whoever asks it for a certificate gets signs of life, for ever."""
+    """Give whoever asks for a certificate signs of life, for ever."""
 
     async def serve(channel):
         while True:
@@ -209,6 +263,11 @@ def answers_never(peer):
             await asyncio.sleep(1.0)
 
     peer.averager._follow._serve_certificate = serve
+
+
+def claims_and_answers_never(peer):
+    claims_the_far_future(peer)
+    answers_never(peer)
 
 
 def goes_alone(peer, values=1e6, weight=10**12):
@@ -229,11 +288,78 @@ def goes_alone(peer, values=1e6, weight=10**12):
     averager.run = run
 
 
-def denies_its_groups(peer):
-    """Join, and know nothing of it afterwards."""
+class Stranger:
+    """Somebody outside the run's code, with an identity and a transport.
 
-    async def serve(channel):
-        await channel.receive()
-        raise DeclinedError("we are in no such group")
+    Attributes:
+        report: What it says of itself to those who ask.
+    """
 
-    peer.averager._exchange._serve_part = serve
+    def __init__(self, swarm, identity, run):
+        self.identity = identity
+        self.peer_id = identity.peer_id
+        self.transport = swarm.transport(self.peer_id)
+        self.report = Report()
+        self._run = run
+
+    async def serve(self, name, handler):
+        await self.transport.serve(scoped(self._run, name), handler)
+
+    async def introduce(self, others):
+        """Give `report` to others, and to whoever asks."""
+
+        async def state(channel):
+            await channel.receive()
+            await channel.send(self.report.model_dump(mode="json"))
+
+        await self.serve("state", state)
+        for other in others:
+            await self.ask(other, "state", self.report.model_dump(mode="json"))
+
+    async def ask(self, other, name, header):
+        return await call(self.transport, other, scoped(self._run, name), header, timeout_s=4.0)
+
+    async def show(self, row, average):
+        """Serve a row of certificates, and one average for all of them.
+
+        Args:
+            row: The certificates, oldest first.
+            average: Its encoded bytes.
+        """
+
+        async def lineage(channel):
+            await channel.receive()
+            pairs = [[c.vote.base.epoch, c.vote.base.state_root] for c in row]
+            await channel.send({"lineage": pairs})
+
+        async def certificates(channel):
+            first = (await channel.receive()).header["first"]
+            for certificate in row:
+                if certificate.vote.base.epoch >= first:
+                    await channel.send({"certificate": certificate.to_json()})
+            await channel.send({})
+
+        async def certificate(channel):
+            root = (await channel.receive()).header["base_root"]
+            found = [c.to_json() for c in row if c.vote.base.state_root == root]
+            await channel.send({"certificate": found[-1] if found else None})
+
+        async def averages(channel):
+            await channel.receive()
+            await channel.send({}, average)
+
+        await self.serve("lineage", lineage)
+        await self.serve("row", certificates)
+        await self.serve("certificate", certificate)
+        await self.serve("average", averages)
+
+
+def forged_row(identity, base, roots, contribution):
+    """Return lone certificates on `base` and on each of `roots` after it, and their average."""
+    row, average = [], b""
+    for epoch, root in enumerate([base.state_root, *roots], base.epoch):
+        here = dataclasses.replace(base, epoch=epoch, state_root=root)
+        committed = average_alone(identity, "none", here, contribution)
+        row.append(Certificate(committed.certificate.vote, committed.certificate.signatures))
+        average = committed.parts[0]
+    return row, average

@@ -94,6 +94,7 @@ class SimPeer:
         self._tally = []
         self._made = None
         self._batches = 0
+        self._behind = False
 
     def _root(self):
         text = self.state.tobytes() + self.epoch.to_bytes(8, "big")
@@ -118,6 +119,7 @@ class SimPeer:
         await self.muster.poll(known)
         self.tasks = [
             asyncio.ensure_future(self.muster.watch()),
+            asyncio.ensure_future(self.catchup.watch(self._note_behind)),
             asyncio.ensure_future(self._ping()),
             asyncio.ensure_future(self._train(epochs)),
         ]
@@ -157,6 +159,9 @@ class SimPeer:
                     )
         return (found, found[1]) if found else None
 
+    def _note_behind(self, behind):
+        self._behind = behind
+
     def _reaches(self, other):
         link = frozenset((self.peer_id, other.peer_id))
         return link not in self.swarm.cut and other.peer_id in self.swarm.alive
@@ -173,14 +178,15 @@ class SimPeer:
 
     async def _train(self, epochs):
         while self.epoch < epochs:
-            if self.catchup.behind:
+            if self._behind:
                 await self._catch_up()
             elif await self._work():
                 await self._average()
 
     async def _catch_up(self):
-        while self.catchup.behind:
+        while self._behind:
             step = await self.catchup.step(self.base)
+            self._behind = step is not None
             match step:
                 case Committed():
                     self._commit(step)
@@ -189,12 +195,12 @@ class SimPeer:
                 case Waiting():
                     await asyncio.sleep(0.5)
                 case None:
-                    return
+                    pass
 
     async def _work(self):
         """Gather micro-batches until there are enough; return False if others are ahead first."""
         while self.weight < TARGET and not (self.weight and self.muster.wanted):
-            if self.catchup.behind:
+            if self._behind:
                 return False
             await asyncio.sleep(0.1 / self.speed)
             self._tally.append(self._batches)

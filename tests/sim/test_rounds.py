@@ -1,6 +1,5 @@
 """Rounds of peers that nothing happens to."""
 
-import numpy as np
 import pytest
 
 

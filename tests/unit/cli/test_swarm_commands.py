@@ -123,7 +123,16 @@ def test_peers_are_a_table_with_a_head(ctpeer, answer):
     behind = PEER | {"peer_id": "Qmother", "state": "behind", "epoch": 7, "seen_s": None}
     answer(swarm_peers=[PEER, behind | {"loss_terms_per_second": None, "address": None}])
     head, first, second = ctpeer("peers").stdout.splitlines()
-    assert head.split() == ["peer", "state", "epoch", "generation", "loss", "terms/s", "seen", "address"]
+    assert head.split() == [
+        "peer",
+        "state",
+        "epoch",
+        "generation",
+        "loss",
+        "terms/s",
+        "seen",
+        "address",
+    ]
     assert first.split() == [ID, "in", "group", "1234", "0", "5,679", "3", "s", "ago", ADDRESSES[0]]
     assert second.split() == ["Qmother", "behind", "7", "0", "-", "-", "-"]
     assert head.index("epoch") + len("epoch") == first.index("1234") + 4 == second.index(" 7 ") + 2

@@ -300,7 +300,11 @@ def test_a_signature_tells_its_signer_and_only_under_its_own_text(identities):
     signature = sign_vote(identities[1], vote)
     assert signer_of(signature, vote.statement()) == identities[1].peer_id
     assert signer_of(signature, vote.statement() + b" ") is None
-    for junk in (Signature("", ""), Signature("*", "*"), dataclasses.replace(signature, signature="")):
+    for junk in (
+        Signature("", ""),
+        Signature("*", "*"),
+        dataclasses.replace(signature, signature=""),
+    ):
         assert signer_of(junk, vote.statement()) is None
 
 
