@@ -423,6 +423,12 @@ class Network:
             except PeerError as error:
                 problem = str(error)
             await asyncio.sleep(1.0)
+        told = self._running.options.initial_peers
+        if told and all(address.endswith(f"/p2p/{self._identity.peer_id}") for address in told):
+            raise ConfigurationError(
+                f"the invite leads to a peer of this very identity: {self._home.identity_path} is "
+                "a copy; delete it here to become a peer of its own"
+            )
         named = "; ".join(self._running.unreachable.values())
         raise ConfigurationError(
             f"the run {self._run_id} cannot be joined: {problem}{f' ({named})' if named else ''}; "

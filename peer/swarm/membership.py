@@ -216,7 +216,7 @@ class Roster:
 
 def _leads_to(peer_id: str, address: str) -> bool:
     """Return whether `address` is one of that peer: nobody is to be sent to dial another."""
-    parsed = parse_address(address)
+    parsed = parse_address(address) if len(address) <= MAX_SHOWN_CHARS else None
     return parsed is not None and parsed.names_a_peer and parsed.peer_id == peer_id
 
 

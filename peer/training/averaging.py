@@ -147,8 +147,8 @@ class Averager:
     async def _attempt(self, base: Base, contribution: Contribution) -> Committed | Failed:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        # Tells everybody that we are ready, and us where everybody is by now.
-        # Without anybody who was heard lately that is worth waiting for.
+        # Tells everybody that we are ready, and us where everybody is by now. Who has been silent
+        # for long is waited for if nobody else is there: we would part from them.
         await self._muster.poll(self._muster.not_down(), hurried=bool(self._muster.live()))
         fellows = self._muster.fellows(base)
         if not fellows:

@@ -36,6 +36,7 @@ class _Gathering:
         self.words: dict[str, Ready] = {}
         self.unreachable: dict[str, frozenset[str]] = {}
         self.joined = asyncio.Event()
+        self.rival: str | None = None  # whoever should lead instead
         self.group: asyncio.Future[Group | None] = asyncio.get_running_loop().create_future()
 
     def add(self, ready: Ready, unreachable: Iterable[str]) -> None:
@@ -115,7 +116,7 @@ class Matchmaking:
                     if candidates[0] == me:
                         answer = await self._lead(ready, unreachable)
                     else:
-                        answer = await self._join(candidates[0], ready, unreachable)
+                        answer = await self._join(candidates[0], ready, fellows, unreachable)
                 except UnreachableError as error:
                     self._muster.roster.failed(candidates[0], str(error), self._muster.now_s)
                     self.failed_under(candidates.pop(0))
@@ -123,11 +124,13 @@ class Matchmaking:
                 if isinstance(answer, Group):
                     self._closed = ready.base
                     return answer
-                if answer is not None and answer not in {me, *self._muster.live()}:
-                    raise DeclinedError("the leader names one that we do not know")
                 hops += 1
                 if hops > len(fellows) + 1:
                     raise DeclinedError("every leader names another one")
+                if answer is not None and answer not in {me, *self._muster.live()}:
+                    # We cannot reach that one; but it may give way to whoever reaches more.
+                    await self._muster.moved(_LOOK_S)
+                    continue
                 if answer is None:
                     candidates.pop(0)
                     continue
@@ -139,7 +142,9 @@ class Matchmaking:
 
     # ---- following
 
-    async def _join(self, leader: str, ready: Ready, unreachable: set[str]) -> Group | str | None:
+    async def _join(
+        self, leader: str, ready: Ready, fellows: set[str], unreachable: set[str]
+    ) -> Group | str | None:
         """Ask `leader` in; return the group, whom it names as the leader, or None: it is elsewhere.
 
         Raises:
@@ -150,7 +155,12 @@ class Matchmaking:
         channel = await self._muster.open(leader, "join")
         try:
             async with asyncio.timeout(limits.matchmaking_timeout_s + _HOLD_S):
-                await channel.send({"ready": ready.to_json(), "unreachable": sorted(unreachable)})
+                request = {
+                    "ready": ready.to_json(),
+                    "fellows": sorted(fellows)[:_MAX_NAMED],
+                    "unreachable": sorted(unreachable)[:_MAX_NAMED],
+                }
+                await channel.send(request)
                 while True:
                     header = await self._next(channel)
                     if "group" in header:
@@ -195,22 +205,45 @@ class Matchmaking:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await gathering.joined.wait()
+            if gathering.rival is not None:
+                return self._yield_to(gathering.rival, gathering)
             if loop.time() - polled_s <= BEAT_S:
                 continue
             await muster.poll(missing, hurried=True)
             polled_s = loop.time()
-            if (other := self._other_leader(ready.base, missing)) is not None:
-                self._following = other
-                gathering.group.set_result(None)
-                return other
+            gathering.rival = gathering.rival or self._other_leader(ready.base, missing)
             if polled_s - began_s > limits.call_timeout_s and missing == self._elsewhere(missing):
                 break  # they wait for somebody whom we do not trust, or who does not trust us
+        if gathering.rival is not None:
+            return self._yield_to(gathering.rival, gathering)
         self._note_attendance(gathering, loop.time() - began_s)
         others = settle(gathering.words, gathering.unreachable) - {ready.peer_id}
         kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
         gathering.group.set_result(group)
         return group
+
+    def _yield_to(self, leader: str, gathering: _Gathering) -> str:
+        """Send those who joined us to another leader, and return it."""
+        self._following = leader
+        gathering.group.set_result(None)
+        return leader
+
+    async def _is_outnumbered(self, gathering: _Gathering, peer: str, named: Iterable[str]) -> bool:
+        """Return whether a peer that joins could lead a larger group than we can.
+
+        Args:
+            gathering: Our group.
+            peer: Who joins it.
+            named: Whom that peer says that it reaches.
+        """
+        muster = self._muster
+        there = set(named) - {peer, muster.identity.peer_id}
+        if muster.tenured:
+            there &= muster.tenured
+        await muster.poll(there - muster.live(), hurried=True)
+        ours = muster.fellows(gathering.base) | set(gathering.words)
+        return len(there - ours) > len(ours - {peer, muster.identity.peer_id})
 
     def _awaited(self, gathering: _Gathering, waited_s: float) -> set[str]:
         """Return who may still come to our group and is worth waiting for."""
@@ -285,6 +318,8 @@ class Matchmaking:
             if not isinstance(gathering, _Gathering):
                 await channel.send({"ask": gathering} if gathering else {"elsewhere": True})
                 return
+            if await self._is_outnumbered(gathering, ready.peer_id, _names(header.get("fellows"))):
+                gathering.rival = gathering.rival or ready.peer_id
             gathering.add(ready, unreachable)
             group = await beating(channel, gathering.group)
         if group is None and self._following is not None:

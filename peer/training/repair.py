@@ -134,12 +134,14 @@ class Repair:
             raise MisbehavedError("its row of certificates is not the one that it named")
         before = [c for c in ours if common is not None and c.vote.base.epoch < common]
         since = [c for c in ours if common is None or c.vote.base.epoch >= common]
-        # Without a past in common only those count whom we have worked with: else a row of
-        # strangers, made up at any place, could move us. We alone are nobody to be outvoted by.
-        past = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
-        tenured = past or self._history.tenured()
-        if tenured <= {self._muster.identity.peer_id}:
-            tenured = frozenset()
+        tenured = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
+        if not tenured:
+            # Without a past in common only those count whom we have worked with: else a row of
+            # strangers, made up at any place, could move us. We alone, who began beside the run,
+            # are nobody to be outvoted by.
+            tenured = self._history.tenured()
+            if tenured <= {self._muster.identity.peer_id}:
+                tenured = frozenset()
         standing = frozenset(self._muster.beside())
         return Branch(peer, tuple(row), tuple(since), tenured, standing)
 

@@ -150,6 +150,19 @@ class AnswersNoReport(Mallory):
         await for_ever()
 
 
+class ComesAndGoes(AnswersNoReport):
+    """Answers every other time that it is asked where it stands."""
+
+    asked = 0
+
+    async def say_state(self, stream):
+        self.asked += 1
+        if self.asked % 2:
+            await stream.send(self.report())
+        else:
+            await for_ever()
+
+
 class AnswersLate(Mallory):
     """As late as is just allowed."""
 
@@ -181,13 +194,13 @@ class FloodsReports(Mallory):
 
 
 class SendsNaN(Mallory):
-    def values(self, place):
-        return np.full(place.stop - place.start, np.nan, np.float32)
+    async def bring(self, stream, group, data):
+        await super().bring(stream, group, np.full(len(data) // 4, np.nan, "<f4").tobytes())
 
 
 class SendsHugeNumbers(Mallory):
-    def values(self, place):
-        return np.full(place.stop - place.start, 3e38, np.float32)
+    async def bring(self, stream, group, data):
+        await super().bring(stream, group, np.full(len(data) // 4, 3e38, "<f4").tobytes())
 
 
 class SendsTooLittle(Mallory):
@@ -329,6 +342,26 @@ class SaysNothingAsReducer(Mallory):
 
     async def serve_part(self, stream):
         await for_ever()
+
+
+class BreaksOff(Mallory):
+    """Takes slices, and closes the stream."""
+
+    async def hand_out(self, stream, group, mean):
+        stream.writer.transport.abort()
+
+
+class Declines(Mallory):
+    """Says that something went wrong, whoever asks for its part."""
+
+    async def hand_out(self, stream, group, mean):
+        await stream.send({"error": "the round failed before your part was reduced"})
+
+
+class DeniesTheGroup(Mallory):
+    async def serve_part(self, stream):
+        await stream.receive()
+        await stream.send({"error": "we are in no such group"})
 
 
 # ---- as a voter

@@ -258,7 +258,7 @@ class House:
             assert weight == sum(replaced.lost_weight for replaced in peer.replaced)
 
     def mean_of(self, vote):
-        """Return the weighted mean fp64 of the contributions that `vote` names, refused left out."""
+        """Return the weighted mean fp64 of what `vote` names, the refused left out."""
         at, mean = 0, np.empty(peers.ELEMENTS)
         for part in vote.parts:
             place = slice(at, at + part.elements)

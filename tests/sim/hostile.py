@@ -45,7 +45,7 @@ def tampering(handler, change_for):
 
 
 async def for_ever(*_):
-    while True:
+    while True:  # noqa: ASYNC110 it never comes
         await asyncio.sleep(3600.0)
 
 

@@ -58,7 +58,7 @@ class SimPeer:
         replaced: Each time that we went over to another state.
     """
 
-    world = {}  # every live peer by id
+    world = {}  # noqa: RUF012 every live peer by id, shared on purpose
 
     def __init__(self, swarm, identity, folder, *, speed=1.0, hook=lambda phase: None, **limits):
         self.identity = identity

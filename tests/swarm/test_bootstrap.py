@@ -212,6 +212,7 @@ def test_people_are_told_where_it_is(tmp_path):
     assert lines[2].startswith("metrics: http://127.0.0.1:")
 
 
+@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_two_peers_that_nobody_can_dial_meet_over_a_relay(nodes):
