@@ -47,8 +47,8 @@ class Report(Section):
         rate: Loss terms a second, lately.
         ready: Whether it wants to average now.
         leader: Whose group it waits for, where it is about to average.
-        abreast: Whether it took in a certificate since it started; until then it may stand where
-            nobody else is any more.
+        abreast: Whether it was in a group since it started or went over to another state; until
+            then it may stand where nobody else is any more.
         client: Whether others cannot dial it.
         resting: Whether it is paused, so that nobody should wait for it.
         addresses: Where it listens.

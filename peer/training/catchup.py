@@ -144,7 +144,7 @@ class CatchUp:
         witness = next(c for c in branch.row if c.vote.base.state_root == root)
         self._muster.last_group = frozenset(witness.vote.group)
         self._muster.tenured = self._history.tenured()
-        self._muster.abreast = True
+        self._muster.abreast = False
 
     async def watch(self, note: Callable[[bool], None]) -> None:
         """Tell `note` again and again whether we are behind, for ever."""

@@ -46,7 +46,11 @@ class Store:
 
     def __init__(self):
         self.saved = []
+        self.left = []
         self.before = lambda: None
+
+    def leave(self, epoch):
+        self.left.append(epoch)
 
     def save(self, checkpoint):
         epoch, root = checkpoint.state.epoch, checkpoint.state_root
@@ -445,8 +449,7 @@ def test_a_branch_that_is_not_the_runs_is_left_for_its_state(make_bench, make_tr
         run_epoch(ahead)
 
     def go_over(base):
-        root = ahead.state.root(MANIFEST_HASH)
-        return Replaced(ahead.state, root, None, "3 peers went on there", 0, 0)
+        return Replaced(ahead.state, None, "3 peers went on there", 0, 0)
 
     bench.rounds.others = [go_over]
     finished = bench.loop.run(Orders(), 6)
@@ -454,6 +457,7 @@ def test_a_branch_that_is_not_the_runs_is_left_for_its_state(make_bench, make_tr
     assert (left.epoch, left.reason) == (5, "3 peers went on there")
     assert [event.epoch for event in of(RoundCommitted, bench.events)] == [6]
     assert finished.state_root == bench.trainer.state.root(MANIFEST_HASH)
+    assert bench.store.left == [5]
     assert bench.store.saved[-1] == 6
     assert ("stand", 0, 5, None, None) in bench.rounds.told
 
@@ -467,7 +471,7 @@ def test_another_state_of_the_same_epoch_is_scored_like_any_other(
 
     def go_over(base):
         assert base.epoch == 1
-        return Replaced(other.state, root, None, "3 peers went on there", 1, 64)
+        return Replaced(other.state, None, "3 peers went on there", 1, 64)
 
     def score(rows, between):
         scored.append(bench.trainer.state.root(MANIFEST_HASH))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from peer.errors import ConfigurationError, DeclinedError, MisbehavedError, UnreachableError
 from peer.swarm.blobs import FRAME_BYTES, BlobServer
 from peer.swarm.download import FetchError, Refusal, fetch_blob, has_hash
+from peer.swarm.throttle import Throttle
 from peer.swarm.wire import scoped
 
 RUN = "tiny-" + "0" * 32
@@ -45,7 +46,7 @@ class Scene:
 
     async def donor(self, name, data=DATA):
         transport = self.swarm.transport(name)
-        await BlobServer(transport, RUN, lambda _: data, ("", None), FAST).start()
+        await BlobServer(transport, RUN, lambda _: data, ("", None), Throttle(FAST)).start()
         return transport
 
     async def hostile(self, name, handler):

@@ -21,6 +21,7 @@ from peer.run.signature import sign_manifest, signers_of
 from peer.swarm.blobs import FRAME_BYTES, BlobServer
 from peer.swarm.download import FetchError
 from peer.swarm.manifests import fetch_manifest, fetch_run
+from peer.swarm.throttle import Throttle
 from peer.swarm.wire import scoped
 
 STATE = bytes(range(256)) * (2 * FRAME_BYTES // 256) + b"end"
@@ -68,7 +69,7 @@ class Scene:
         transport = self.swarm.transport(name)
         manifest = (text or dump_manifest(self.run.manifest), signatures or self.signatures)
         find = find or self.run.find_blob
-        await BlobServer(transport, self.run.run_id, find, manifest, FAST).start()
+        await BlobServer(transport, self.run.run_id, find, manifest, Throttle(FAST)).start()
         return transport
 
     async def answering(self, name, header, body):
