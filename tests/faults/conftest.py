@@ -312,7 +312,7 @@ def make_swarm(make_daemon, swarm_run):
 @pytest.fixture(scope="module")
 def make_lasting_swarm(tmp_path_factory, swarm_run):
     """Return what starts a swarm for all tests of a module."""
-    with daemons_in(tmp_path_factory.mktemp("lasting")) as make_lasting:
+    with daemons_in(tmp_path_factory.mktemp("lasting"), **SWARM) as make_lasting:
 
         def make(size, **given):
             return start_swarm(make_lasting, swarm_run, size, **given)

@@ -32,16 +32,16 @@ def test_a_peer_that_is_killed_in_any_phase_of_a_round_costs_the_others_nothing(
 def test_the_founder_and_only_bootstrap_node_is_killed_and_comes_back_without_naming_anyone(
     make_swarm,
 ):
-    swarm = make_swarm(3, max_epochs=120)
+    swarm = make_swarm(3, max_epochs=250)
     swarm.wait_for_epoch(10)
     founder = swarm.daemons.pop(0)
     founder.kill_all()
     epoch = max(status["epoch"] for status in swarm.statuses())
     assert swarm.wait_for_epoch(epoch + 2) < DEADLINE_S
-    founder.start("--hold", "--max-epochs", 120)
+    founder.start("--hold", "--max-epochs", 250)
     founder.wait_until(lambda status: status["peers"]["in_group"] == 3)
     swarm.daemons.append(founder)
-    swarm.hold_together(120)
+    swarm.hold_together(250)
     for status in swarm.statuses()[:2]:
         assert status["epochs_lost_in_branches"] == 0, status
 
