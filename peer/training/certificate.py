@@ -83,7 +83,7 @@ class PartDigest:
     refused: tuple[PeerName, ...]
     signature: Base64
 
-    @property
+    @cached_property
     def reducer(self) -> str:
         """The peer id of the reducer, derived from its key."""
         return peer_id_of(_bytes(self.public_key))
@@ -116,7 +116,7 @@ class Vote:
         """The peer ids of the members."""
         return tuple(entry.peer_id for entry in self.entries)
 
-    @property
+    @cached_property
     def group_id(self) -> str:
         """The group's name."""
         return group_id(self.base, self.entries)

@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -48,7 +49,7 @@ class Ready:
     public_key: Base64
     signature: Base64
 
-    @property
+    @cached_property
     def peer_id(self) -> str:
         """Whose word it is."""
         return peer_id_of(base64.b64decode(self.public_key))
@@ -166,12 +167,12 @@ class Group:
         reachable = tuple(peer for peer, ready in members.items() if ready.reduces)
         return cls(base, members, reachable or tuple(members))
 
-    @property
+    @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """The contributions as votes name them."""
         return tuple(ready.entry for ready in self.members.values())
 
-    @property
+    @cached_property
     def group_id(self) -> str:
         """The group's name."""
         return group_id(self.base, self.entries)
