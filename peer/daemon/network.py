@@ -429,7 +429,8 @@ class Network:
                 f"the invite leads to a peer of this very identity: {self._home.identity_path} is "
                 "a copy; delete it here to become a peer of its own"
             )
-        named = "; ".join(self._running.unreachable.values())
+        # libp2p's words have lines; ours are one sentence.
+        named = "; ".join(" ".join(why.split()) for why in self._running.unreachable.values())
         raise ConfigurationError(
             f"the run {self._run_id} cannot be joined: {problem}{f' ({named})' if named else ''}; "
             "check the network, or ask for a fresh invite"
