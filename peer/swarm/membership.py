@@ -21,11 +21,14 @@ from peer.run.manifest import Hash, PeerId
 from peer.swarm.wire import PROTOCOL
 
 MAX_PEERS = 512
+MAX_SHUNNED = 16
 """Peers remembered at once: a flood of records must not fill the memory."""
 
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
 _LONGEST_DISTRUST_S = 600.0
+_FORGIVEN_S = 3600.0
+"""So long a good conduct takes one offence back."""
 _STALE_AFTER_S = 30.0
 
 MAX_SHOWN_CHARS = 200
@@ -68,6 +71,7 @@ class Report(Section):
     client: bool = False
     resting: bool = False
     addresses: tuple[Address, ...] = Field(default=(), max_length=8)
+    shuns: tuple[PeerId, ...] = Field(default=(), max_length=MAX_SHUNNED)
     now_s: float = Field(default=0.0, ge=0.0, le=1e11, allow_inf_nan=False)
 
 
@@ -176,7 +180,9 @@ class Roster:
         member = self._members.get(peer_id)
         if member is None:
             return
-        member.distrusts += 1
+        # What was long ago counts less: lines fail, and so do honest peers now and then.
+        good_s = max(0.0, now_s - member.distrusted_until_s)
+        member.distrusts = max(0, member.distrusts - int(min(good_s, 1e9) // _FORGIVEN_S)) + 1
         member.problem = problem
         pause_s = _FIRST_PAUSE_S * 5 * 2 ** min(member.distrusts - 1, 10)
         member.distrusted_until_s = now_s + min(_LONGEST_DISTRUST_S, pause_s)

@@ -166,6 +166,7 @@ class Averager:
         self._enter(RoundFailure.NO_QUORUM, "vote")
         vote = Vote(base, group.entries, tuple(part.digest for part in parts))
         certificate = await self._ballot.collect(group, vote)
+        self._muster.praise(group.members)
         self._hook("certified")
         seconds = {
             "matchmaking": matched_s - started_s,

@@ -216,14 +216,27 @@ class Exchange:
             self._muster.misbehaved(reducer, str(error))
             raise
         except PeerError as error:
-            if str(error) == _NO_SUCH_GROUP:
-                self._on_denied(reducer)
-            if isinstance(error, StalledError) and await self._muster.poll([reducer]):
-                self._muster.misbehaved(reducer, f"its part did not come: {error}")
+            await self._find_fault(group, reducer, error)
             raise type(error)(f"the part of {reducer}: {error}") from error
         finally:
             channel.close()
         return Part(digest, target, decoded)
+
+    async def _find_fault(self, group: Group, reducer: str, error: PeerError) -> None:
+        """Blame a reducer that answers, but does not give its part.
+
+        One that declines, or breaks off, may be a victim itself: of a member that is gone, or that
+        it names to us soon by leaving it out.
+        """
+        if str(error) == _NO_SUCH_GROUP:
+            self._on_denied(reducer)
+        me = self._muster.identity.peer_id
+        others = set(group.members) - {me}
+        answered = await self._muster.poll(others, hurried=not isinstance(error, StalledError))
+        if isinstance(error, StalledError) and reducer in answered:
+            self._muster.misbehaved(reducer, f"its part did not come: {error}")
+        elif answered == others:
+            self._muster.suspect(reducer, f"its part fails again and again: {error}")
 
     async def _send_body(self, channel: Channel, data: Body) -> None:
         await send_body(channel, data, self._muster.limits.frame_timeout_s)
@@ -257,17 +270,12 @@ class Exchange:
 
     async def _reduce(self, reduction: _Reduction) -> Part:
         """Wait for all slices, then average them; whoever is gone or silent fails the part."""
-        patience_s = self._muster.limits.frame_timeout_s
         while not reduction.complete.is_set():
             try:
                 async with asyncio.timeout(BEAT_S):
                     await reduction.complete.wait()
             except TimeoutError:
-                silent = reduction.silent
-                if gone := silent - await self._muster.poll(silent):
-                    reduction.fail(f"{min(gone)} cannot be reached")
-                elif silent and reduction.age_s >= patience_s:
-                    reduction.fail(f"no slice from {min(silent)}")
+                await self._look_after(reduction)
             if reduction.part.done():
                 return reduction.part.result()
         group = reduction.group
@@ -289,6 +297,16 @@ class Exchange:
         if not reduction.part.done():
             reduction.part.set_result(part)
         return part
+
+    async def _look_after(self, reduction: _Reduction) -> None:
+        """Fail a part if those who brought nothing for it yet are gone, or had their time."""
+        silent = reduction.silent
+        if gone := silent - await self._muster.poll(silent):
+            for peer in gone:
+                self._muster.suspect(peer, "it vanishes from rounds again and again")
+            reduction.fail(f"{min(gone)} cannot be reached")
+        elif silent and reduction.age_s >= self._muster.limits.frame_timeout_s:
+            reduction.fail(f"no slice from {min(silent)}")
 
     def _encode(self, reduction: _Reduction, mean: Flat) -> Part:
         data = reduction.target

@@ -35,6 +35,7 @@ class _Gathering:
         self.base = base
         self.words: dict[str, Ready] = {}
         self.unreachable: dict[str, frozenset[str]] = {}
+        self.awaited: set[str] = set()
         self.joined = asyncio.Event()
         self.rival: str | None = None  # whoever should lead instead
         self.group: asyncio.Future[Group | None] = asyncio.get_running_loop().create_future()
@@ -102,8 +103,8 @@ class Matchmaking:
         if self._base != ready.base:
             self._base, self._failures = ready.base, {}
         me = self._muster.identity.peer_id
-        tenured = self._muster.tenured
-        candidates = leaders(ready.base, {me, *fellows}, self._failures, tenured)
+        may_lead = {me} | self._muster.may_lead(ready.base)
+        candidates = self._order(ready.base, may_lead, self._failures)
         hops = 0
         answer: Group | str | None
         try:
@@ -125,7 +126,7 @@ class Matchmaking:
                     self._closed = ready.base
                     return answer
                 hops += 1
-                if hops > len(fellows) + 1:
+                if hops > len(may_lead):
                     raise DeclinedError("every leader names another one")
                 if answer is not None and answer not in {me, *self._muster.live()}:
                     # We cannot reach that one; but it may give way to whoever reaches more.
@@ -201,6 +202,7 @@ class Matchmaking:
         loop = asyncio.get_running_loop()
         began_s = polled_s = loop.time()
         while missing := self._awaited(gathering, loop.time() - began_s):
+            gathering.awaited |= missing
             gathering.joined.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
@@ -217,6 +219,8 @@ class Matchmaking:
         if gathering.rival is not None:
             return self._yield_to(gathering.rival, gathering)
         self._note_attendance(gathering, loop.time() - began_s)
+        for peer in gathering.awaited - set(gathering.words) - muster.live():
+            muster.suspect(peer, "it vanishes when a round waits for it, again and again")
         others = settle(gathering.words, gathering.unreachable) - {ready.peer_id}
         kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
@@ -286,8 +290,14 @@ class Matchmaking:
         me = self._muster.identity.peer_id
         reports = ((peer, self._muster.roster.report(peer)) for peer in missing)
         rivals = {peer for peer, report in reports if report and report.leader == peer}
-        first = leaders(base, {me, *rivals}, {}, self._muster.tenured)[0]
+        first = self._order(base, {me, *rivals}, {})[0]
         return first if first != me else None
+
+    def _order(self, base: Base, peers: set[str], failures: Mapping[str, int]) -> list[str]:
+        """Return `peers` in the order in which they lead; those whom most leave out come last."""
+        outcasts = self._muster.outcasts(base)
+        order = leaders(base, peers, failures, self._muster.tenured)
+        return sorted(order, key=lambda peer: peer in outcasts)
 
     def _open(self, base: Base) -> _Gathering:
         if self._gathering is None or self._gathering.base != base or self._gathering.group.done():

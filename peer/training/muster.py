@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from peer.errors import PeerError, UnreachableError
 from peer.events import Message as Event
 from peer.events import PeerMisbehaved
 from peer.identity import Identity
-from peer.swarm.membership import Report, Roster, parse_report
+from peer.swarm.membership import MAX_SHUNNED, Report, Roster, parse_report
 from peer.swarm.wire import Channel, Frame, Handler, Transport, call, scoped
 from peer.training import progress
 from peer.training.certificate import Base
@@ -21,8 +22,11 @@ log = logging.getLogger(__name__)
 QUIET_S = 5.0
 """A peer that was not heard of for so long is asked for a sign of life."""
 
-_HURRY_S, _MARGIN_S = 1.0, 0.1
+_HURRY_S, _MARGIN_S = 1.0, 0.02
 """How long a round waits for reports at most, and beyond twice the middle one's time."""
+
+_MOST_DOUBTS = 4
+"""A round that fails at a peer counts two of them; one that succeeds takes one away."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,7 @@ class Muster:
         self._share = float(limits.target)
         self._asked = asyncio.Event()
         self._polls: set[asyncio.Task[bool]] = set()
+        self._doubts: dict[str, int] = {}
 
     # ---- for the training thread
 
@@ -127,6 +132,7 @@ class Muster:
                 "client": self.client,
                 "resting": self.resting,
                 "addresses": self.addresses,
+                "shuns": self._shuns(),
                 "now_s": self.clock.now_s(),
             }
         )
@@ -244,7 +250,7 @@ class Muster:
 
         Those one epoch behind are among them: they are just taking in what we have.
         """
-        return self.heeded({peer for peer in self.live() if self.can_join(peer, base)})
+        return self.heeded(self._there(base))
 
     def beside(self) -> set[str]:
         """Return the peers that stand where we do, or will in a moment; we may be among them.
@@ -253,8 +259,7 @@ class Muster:
         """
         mine = self._standing
         base = Base(self.run_id, mine.generation, mine.epoch, mine.root or "")
-        there = {peer for peer in self.live() if self.can_join(peer, base)}
-        reports = ((peer, self.roster.report(peer)) for peer in there)
+        reports = ((peer, self.roster.report(peer)) for peer in self._there(base))
         abreast = {peer for peer, report in reports if report and report.abreast}
         return abreast | ({self.identity.peer_id} if self.abreast else set())
 
@@ -264,6 +269,34 @@ class Muster:
         unreachable = {member.peer_id for member in self.roster.members()} - live
         distrusted = live - self.roster.trusted(self.now_s) - self.fellows(base)
         return unreachable | distrusted
+
+    def outcasts(self, base: Base) -> set[str]:
+        """Return the peers that at least half of those who work on `base` leave out of groups.
+
+        We may be among them. Distrust is each peer's own; whom nobody is to follow is not: those
+        who follow different leaders would part.
+        """
+        me = self.identity.peer_id
+        there = {me} | self._there(base)
+        voters = there & self.tenured or there
+        votes: Counter[str] = Counter()
+        for peer in voters:
+            report = self.roster.report(peer)
+            votes.update(set(self._shuns() if peer == me else report.shuns if report else ()))
+        return {peer for peer in there if 2 * votes[peer] >= len(voters)}
+
+    def may_lead(self, base: Base) -> set[str]:
+        """Return the live peers that a round on `base` may be led by.
+
+        Also whom only we would leave out: the others follow it.
+        """
+        return self.fellows(base) | (self._there(base) - self.outcasts(base))
+
+    def _there(self, base: Base) -> set[str]:
+        return {peer for peer in self.live() if self.can_join(peer, base)}
+
+    def _shuns(self) -> tuple[str, ...]:
+        return tuple(sorted(self.live() - self.roster.trusted(self.now_s)))[:MAX_SHUNNED]
 
     def can_join(self, peer: str, base: Base) -> bool:
         """Return whether `peer`, by its last report, is at `base` or just about to be."""
@@ -283,6 +316,24 @@ class Muster:
             for peer, report in reports
             if report and (report.generation, report.epoch) > (mine.generation, mine.epoch)
         }
+
+    def suspect(self, peer: str, what: str) -> None:
+        """Note that a round failed at a peer that gave no proof of being at fault.
+
+        It died, or another one made it fail. Whoever is there when rounds fail, again and again,
+        is left out; see `praise`.
+        """
+        self._doubts[peer] = self._doubts.get(peer, 0) + 2
+        if self._doubts[peer] >= _MOST_DOUBTS:
+            self.misbehaved(peer, what)
+
+    def praise(self, peers: Iterable[str]) -> None:
+        """Note that a round with `peers` brought an average."""
+        for peer in peers:
+            if self._doubts.get(peer, 0) > 1:
+                self._doubts[peer] -= 1
+            else:
+                self._doubts.pop(peer, None)
 
     def misbehaved(self, peer: str, what: str) -> None:
         """Count that a peer did what it must not, and leave it out of groups for a while."""

@@ -47,6 +47,10 @@ def _identity(number):
     return Identity(numbers.private_key())
 
 
+TOLERANCE = {"none": 2e-6, "fp16": 4e-3, "int8": 4e-2}
+"""How far an average of numbers up to 2 may be from the exact one, by codec."""
+
+
 class House:
     """Peers of one run, and what the test does to them.
 
@@ -57,12 +61,13 @@ class House:
         identities: Everybody's, by number.
     """
 
-    def __init__(self, identities, folder):
+    def __init__(self, identities, folder, codec_name):
         self.swarm = memory.MemorySwarm()
         self.identities = identities
         self.peers = {}
         self.former = []
         self._folder = folder
+        self._codec = codec_name
         self._starts = itertools.count()
         self._trainings = {}
         self._at = {}
@@ -88,6 +93,7 @@ class House:
             self.identities[number],
             folder,
             hook=lambda phase: self._enter(number, phase),
+            codec_name=self._codec,
             **options,
         )
         self.peers[number] = peer
@@ -228,7 +234,8 @@ class House:
             assert vote.base.state_root == _root(base, epoch)
             average = self.find_average(vote.base.state_root, vote.vote_id)
             if vote.vote_id not in self._checked:
-                np.testing.assert_allclose(average, self.mean_of(vote), rtol=2e-6, atol=2e-6)
+                bound = TOLERANCE[self._codec]
+                np.testing.assert_allclose(average, self.mean_of(vote), rtol=bound, atol=bound)
                 self._checked.add(vote.vote_id)
             base, epoch = base + average, epoch + 1
         assert base.tobytes() == peer.state.tobytes()
@@ -291,11 +298,11 @@ class House:
         for peer in self.everybody():
             kept = peer.averages.get(base_root)
             if kept and Certificate.from_json(kept.certificate).vote.vote_id == vote_id:
-                sizes = [len(part) // 4 for part in kept.parts]
-                parts = [
-                    codec.decode(part, n, "none") for part, n in zip(kept.parts, sizes, strict=True)
-                ]
-                return np.concatenate(parts)
+                digests = Certificate.from_json(kept.certificate).vote.parts
+                parts = zip(kept.parts, digests, strict=True)
+                return np.concatenate(
+                    [codec.decode(part, digest.elements, self._codec) for part, digest in parts]
+                )
         raise AssertionError("an average that a certificate proves is nowhere")
 
     def of(self, kind):
@@ -339,7 +346,7 @@ def make_house(sim_identities, tmp_path):
     """Return an empty house for up to six peers; call it in the simulation's loop."""
     count = itertools.count()
 
-    def make(size=4):
-        return House(sim_identities[:size], tmp_path / str(next(count)))
+    def make(size=4, codec_name="none"):
+        return House(sim_identities[:size], tmp_path / str(next(count)), codec_name)
 
     return make

@@ -60,7 +60,17 @@ class SimPeer:
 
     world = {}  # noqa: RUF012 every live peer by id, shared on purpose
 
-    def __init__(self, swarm, identity, folder, *, speed=1.0, hook=lambda phase: None, **limits):
+    def __init__(
+        self,
+        swarm,
+        identity,
+        folder,
+        *,
+        speed=1.0,
+        hook=lambda phase: None,
+        codec_name="none",
+        **limits,
+    ):
         self.identity = identity
         self.peer_id = identity.peer_id
         self.swarm = swarm
@@ -83,7 +93,7 @@ class SimPeer:
         self.transport.on_misbehaved = lambda peer, name, why: self.muster.misbehaved(peer, why)
         self.averages = AverageLog(folder / self.peer_id, 1 << 20)
         self.averager = Averager(
-            self.muster, self.averages, ELEMENTS, "none", self.events.append, hook
+            self.muster, self.averages, ELEMENTS, codec_name, self.events.append, hook
         )
         self.history = History()
         self.catchup = CatchUp(self.muster, self.averager, self.history, self._fetch)

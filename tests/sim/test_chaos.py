@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from peer.errors import PeerError
 from peer.events import PeerMisbehaved
 
 SIZE = 4
@@ -85,13 +86,11 @@ async def survive(house, kinds, seed, seconds):
     await house.reach(began + 5, 10.0)
     house.check()
     for peer in house.peers.values():
-        assert peer.transport.failures == [] or all(
-            isinstance(error, OSError | Exception) for error in peer.transport.failures
-        )
+        assert all(isinstance(error, PeerError) for error in peer.transport.failures)
     return house.epoch
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_after_a_short_chaos_all_are_one(sim, make_house, seed):
     kinds = ["kill", "cut", "freeze", "split"]
     sim.run(survive(make_house(SIZE), kinds, seed, 15.0))

@@ -116,7 +116,7 @@ def test_cut_off_now_and_then_it_comes_back_and_all_are_one(sim, make_house, vic
     def case(house, n):
         return be_cut_off(house, victim, "on_open", n)
 
-    assert every_moment(sim, make_house, case, step=9) > 30
+    assert every_moment(sim, make_house, case, step=17) > 10
 
 
 @pytest.mark.parametrize("victim", range(SIZE))

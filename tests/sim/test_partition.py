@@ -1,7 +1,6 @@
 """Links cut and mended, halves split, peers frozen: afterwards all are one, the loss counted."""
 
 import asyncio
-import itertools
 
 import pytest
 
@@ -17,22 +16,22 @@ async def settle(house):
     house.check_lost()
 
 
-@pytest.mark.parametrize("link", itertools.combinations(range(SIZE), 2))
+@pytest.mark.parametrize("link", [(0, 1), (1, 2), (2, 3)])
 def test_one_link_down_costs_no_epoch(sim, make_house, link):
     async def scene():
         house = make_house(SIZE)
         await house.open(SIZE)
         await house.reach(3)
         house.cut(*link)
-        await asyncio.sleep(10.0)
-        assert house.epoch > 15
+        await asyncio.sleep(6.0)
+        assert house.epoch > 10
         await settle(house)
         assert all(peer.replaced == [] for peer in house.peers.values())
 
     sim.run(scene())
 
 
-@pytest.mark.parametrize("half", [(0, 1), (0, 2), (1, 2), (3,), (0, 1, 2)])
+@pytest.mark.parametrize("half", [(0, 1), (1, 2), (3,)])
 def test_two_halves_go_on_and_become_one(sim, make_house, half):
     other = [number for number in range(SIZE) if number not in half]
 
@@ -41,9 +40,9 @@ def test_two_halves_go_on_and_become_one(sim, make_house, half):
         await house.open(SIZE)
         await house.reach(3)
         house.split(half, other)
-        await asyncio.sleep(15.0)
-        assert house.epoch > 15
-        roots = {peer.roots[15] for peer in house.peers.values()}
+        await asyncio.sleep(8.0)
+        assert house.epoch > 8
+        roots = {peer.roots[8] for peer in house.peers.values()}
         assert len(roots) == 2
         await settle(house)
         losers = [number for number, peer in house.peers.items() if peer.replaced]
@@ -52,8 +51,34 @@ def test_two_halves_go_on_and_become_one(sim, make_house, half):
         else:
             assert losers == list(min(half, other, key=len))
         for number in losers:
-            assert sum(r.lost_epochs for r in house.peers[number].replaced) > 10
+            assert sum(r.lost_epochs for r in house.peers[number].replaced) > 4
             assert sum(r.lost_weight for r in house.peers[number].replaced) > 0
+
+    sim.run(scene())
+
+
+# Peers behind routers often reach some of the others only: by numbers, the links that are down.
+PARTIAL = [
+    [(0, 1), (0, 3)],
+    [(0, 1), (2, 3)],
+    [(0, 1), (1, 2), (2, 3)],
+    [(0, 1), (0, 2), (1, 2)],
+]
+
+
+@pytest.mark.parametrize("down", PARTIAL, ids=str)
+def test_peers_that_reach_some_of_the_others_only_do_not_part(sim, make_house, down):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        for link in down:
+            house.cut(*link)
+        await asyncio.sleep(15.0)
+        assert house.epoch > 8
+        house.check()
+        assert all(peer.replaced == [] for peer in house.peers.values())
+        await settle(house)
 
     sim.run(scene())
 
@@ -73,12 +98,12 @@ def test_everybody_alone_become_one(sim, make_house):
     sim.run(scene())
 
 
-@pytest.mark.parametrize("seconds", [3.0, 30.0, 120.0])
+@pytest.mark.parametrize(("seconds", "speed"), [(3.0, 1.0), (30.0, 0.5), (120.0, 0.1)])
 @pytest.mark.parametrize("number", range(2))
-def test_a_frozen_peer_is_not_waited_for_and_comes_back(sim, make_house, number, seconds):
+def test_a_frozen_peer_is_not_waited_for_and_comes_back(sim, make_house, number, seconds, speed):
     async def scene():
         house = make_house(SIZE)
-        await house.open(SIZE)
+        await house.open(SIZE, speed=speed)
         await house.reach(3)
         house.swarm.frozen.add(house.identities[number].peer_id)
         others = [peer for i, peer in house.peers.items() if i != number]
@@ -87,6 +112,25 @@ def test_a_frozen_peer_is_not_waited_for_and_comes_back(sim, make_house, number,
         await asyncio.sleep(seconds)
         await settle(house)
         assert all(peer.replaced == [] for peer in others)
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("accusers", [(0,), (0, 3), (0, 2, 3)], ids=str)
+def test_who_distrusts_an_honest_peer_does_not_part_from_those_who_do_not(
+    sim, make_house, accusers
+):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(3)
+        for _ in range(10):
+            for number in accusers:
+                house.peers[number].muster.misbehaved(house.identities[1].peer_id, "a test says so")
+            await asyncio.sleep(3.0)
+        assert house.epoch > 25
+        house.check()
+        assert all(peer.replaced == [] for peer in house.peers.values())
 
     sim.run(scene())
 

@@ -1,5 +1,7 @@
 """Rounds of peers that nothing happens to."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -31,12 +33,11 @@ def test_an_epoch_is_the_swarms_batch_and_little_more(sim, make_house):
     async def scene():
         house = make_house(SIZE)
         await house.open(SIZE, speed=0.1)
-        began_s = house.now_s
         await house.reach(10)
         weights = [vote.weight for _, vote, _ in house.peers[0].commits]
         assert min(weights) >= sim.peers.TARGET / 2
-        assert np.mean(weights) <= 2 * sim.peers.TARGET
-        assert house.now_s - began_s < 10 * 5.0
+        # Each has begun a micro-batch more by the time that it is asked.
+        assert np.mean(weights) <= sim.peers.TARGET + 2 * SIZE * sim.peers.BATCH
 
     sim.run(scene())
 
@@ -48,7 +49,7 @@ def test_slow_and_fast_peers_are_in_one_group_each_with_what_it_has(sim, make_ho
         await house.open(SIZE, speed=0.2)
         for peer, speed in zip(house.peers.values(), speeds, strict=True):
             peer.speed = 0.2 * speed
-        await house.reach(30)
+        await house.reach(20)
         house.check()
         groups = [len(vote.group) for _, vote, _ in house.peers[0].commits]
         assert groups.count(SIZE) >= 0.9 * len(groups)
@@ -108,8 +109,7 @@ def test_a_peer_that_others_cannot_dial_contributes_and_reduces_nothing(sim, mak
             house.make(number)
         client = house.peers[2]
         client.muster.client = True
-        for number in range(3):
-            await house.start(number)
+        await asyncio.gather(*(house.start(number) for number in range(3)))
         await house.reach(5)
         house.check()
         for _, vote, _ in house.peers[0].commits[-3:]:
