@@ -90,7 +90,7 @@ def start(  # noqa: PLR0913 one parameter an option
         "swarm.listen": list(listen) or None,
         "swarm.announce": list(announce) or None,
         "swarm.peers": list(peers) or None,
-        "swarm.client": "always" if client else None,
+        "swarm.client": client or None,
         "swarm.enabled": False if alone else None,
     }
     settings = load_settings(where.settings_path, flags).settings

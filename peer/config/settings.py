@@ -122,9 +122,9 @@ class SwarmSettings(Section):
         announce: Addresses to tell to others in place of those that the machine knows of itself,
             such as a forwarded port's.
         peers: Peers to start from, beside those of the invite and those known from before.
-        client: Whether to only ask and serve nobody: `auto` finds out whether others can reach
-            this peer, `always` is for machines behind a NAT, `never` for servers.
-        relay: Whether others may reach this peer over a third one.
+        client: Whether to listen nowhere, for machines that nobody can dial: such a peer dials
+            others, contributes and votes, but reduces no part and gives no records or files.
+        relay: Whether others may reach a client over the peers that it was told to start from.
         upload_bytes_per_s: The most that goes to peers that fetch files from here.
         matchmaking_timeout_s: How long a round waits for a group.
         part_timeout_s: How long a round waits for a part.
@@ -137,7 +137,7 @@ class SwarmSettings(Section):
     )
     announce: tuple[AnnouncedAddress, ...] = Field(default=(), max_length=16)
     peers: tuple[PeerAddress, ...] = Field(default=(), max_length=64)
-    client: Literal["auto", "always", "never"] = "auto"
+    client: bool = False
     relay: bool = True
     upload_bytes_per_s: int = Field(default=32 << 20, ge=1 << 16, le=1 << 40)
     matchmaking_timeout_s: float = Field(default=30.0, ge=1.0, le=3600.0, allow_inf_nan=False)

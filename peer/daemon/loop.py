@@ -235,10 +235,8 @@ class TrainingLoop:
         trainer, clock = self._trainer, self._parts.clock
         averaged_s = clock.monotonic_s()
         self._wait_for_save()
-        contribution = trainer.made
-        inside = contribution is not None and committed.consumed(contribution.contribution_id)
-        done = trainer.tally
-        kept = contribution if contribution is not None and inside else Tally()
+        inside, done = trainer.inside(committed), trainer.tally
+        kept = inside or Tally()
         trainer.commit(committed)
         phases = dict(committed.seconds_by_phase)
         if phases:
@@ -252,7 +250,7 @@ class TrainingLoop:
                 epoch=trainer.state.epoch,
                 generation=self._generation,
                 loss_terms={entry.peer_id: entry.weight for entry in entries},
-                loss=contribution.loss if contribution is not None and inside else None,
+                loss=inside.loss if inside else None,
                 seconds_by_phase=phases,
                 dropped_samples=done.samples - kept.samples,
                 dropped_tokens=done.tokens - kept.tokens,

@@ -235,7 +235,7 @@ class Network:
             self._lost = f"the network's thread died: {error}"
 
     async def _start(self, initial: tuple[str, ...], cached: tuple[str, ...]) -> None:
-        client = self._settings.client == "always"
+        client = self._settings.client
         options = NodeOptions(
             identity_path=self._home.identity_path,
             listen=_same_port(self._settings.listen, self._home.port_path),

@@ -176,6 +176,6 @@ def make_swarm_rounds(
 
     staging = run.path / "joining"
     offers = Offers(muster, store, run.manifest_hash, schema, slots, staging, progress)
-    catchup = CatchUp(muster, averager, history, offers.fetch)
+    catchup = CatchUp(muster, averager, history, offers.fetch, run.manifest.founders)
     server = SnapshotServer(muster.transport, run.run_id, store, network.upload, averages)
     return SwarmRounds(network, averager, catchup, history, averages, offers, server)

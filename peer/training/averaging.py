@@ -12,7 +12,7 @@ from peer.errors import MisbehavedError, PeerError
 from peer.events import Message, PartRefused, RoundFailure
 from peer.swarm.wire import Body
 from peer.training.averages import AverageLog
-from peer.training.ballot import Ballot
+from peer.training.ballot import Ballot, NoQuorumError
 from peer.training.certificate import Base, Certificate, Vote
 from peer.training.contribution import Contribution
 from peer.training.exchange import Exchange, Part, joined, offload
@@ -165,7 +165,16 @@ class Averager:
         moved_s = loop.time()
         self._enter(RoundFailure.NO_QUORUM, "vote")
         vote = Vote(base, group.entries, tuple(part.digest for part in parts))
-        certificate = await self._ballot.collect(group, vote)
+        try:
+            certificate = await self._ballot.collect(group, vote)
+        except NoQuorumError:
+            # Two clients bring their votes to those whom both reach, not to each other.
+            met = group.reducers if self._muster.client else ()
+            offers = await self._follow.offers(base, met)
+            same = next((offer for offer, _ in offers if offer.vote == vote), None)
+            if same is None:
+                raise
+            certificate = same
         self._muster.praise(group.members)
         self._hook("certified")
         seconds = {

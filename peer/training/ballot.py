@@ -74,19 +74,23 @@ class Ballot:
         """Sign `vote`, tell the other members, and return the certificate.
 
         Raises:
-            NoQuorumError: It does not come about in time.
+            NoQuorumError: It does not come about in time; or we can reach too few members, and
+                told those what we vote for.
         """
         me = self._muster.identity.peer_id
         box = self._box(group.group_id, me)
         box.opener = me
         box.mine = _Cast(vote.vote_id, vote.parts, sign_vote(self._muster.identity, vote))
         good = {me: box.mine.signature}
-        others = [peer for peer in group.members if peer != me]
+        others = group.within_reach(me)
         telling = [self._begin(self._tell(peer, group.group_id, box)) for peer in others]
+        if len(others) + 1 < quorum(len(group.members)):
+            await asyncio.wait(telling, timeout=self._muster.limits.vote_timeout_s)
+            raise NoQuorumError("a client reaches too few members to collect a majority's votes")
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._muster.limits.vote_timeout_s
         try:
-            while len(good) < len(group.members):
+            while len(good) <= len(others):
                 enough = len(good) >= quorum(len(group.members))
                 until_s = min(deadline_s, loop.time() + _GRACE_S) if enough else deadline_s
                 box.changed.clear()

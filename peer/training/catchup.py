@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from peer.training.averaging import Averager
 from peer.training.certificate import Base
@@ -34,15 +34,21 @@ class CatchUp:
         averager: Finds certified averages.
         history: Our row of certificates.
         fetch: Fetches a certified state.
+        founders: The run's founders.
     """
 
     def __init__(
-        self, muster: Muster, averager: Averager, history: History, fetch: FetchState
+        self,
+        muster: Muster,
+        averager: Averager,
+        history: History,
+        fetch: FetchState,
+        founders: Collection[str],
     ) -> None:
         self._muster = muster
         self._averager = averager
         self._history = history
-        self._repair = Repair(muster, history)
+        self._repair = Repair(muster, history, founders)
         self._fetch = fetch
         self._waiting_since_s: float | None = None
         self._unsuspected_until_s: dict[str, float] = {}

@@ -1,7 +1,8 @@
 """Certificates in a row: which one may extend a root, and which of two rows is the run's. Pure.
 
 Fork choice counts, for each row since the common root, the tenured peers that signed on it last; a
-peer that went on elsewhere does not count for what it left. Then weight, then the lower root.
+peer that went on elsewhere does not count for what it left. Then weight, then the lower root. Where
+no certificate is in common, the run's founders count first.
 """
 
 import dataclasses
@@ -50,7 +51,9 @@ class Row:
         return cls(dict.fromkeys(peers, epoch), 0, "")
 
 
-def choose(ours: Row, theirs: Row, tenured: Collection[str]) -> tuple[Fork, str]:
+def choose(
+    ours: Row, theirs: Row, tenured: Collection[str], founders: Collection[str] = ()
+) -> tuple[Fork, str]:
     """Return which of two rows from one common root to be on, and why.
 
     Args:
@@ -58,19 +61,23 @@ def choose(ours: Row, theirs: Row, tenured: Collection[str]) -> tuple[Fork, str]
         theirs: What the others did.
         tenured: Peers that signed before the common root; empty where there is no such past, and
             then everybody counts.
+        founders: Peers that count before all others; for rows that have no past in common, where
+            each side knows its own peers only.
     """
 
-    def signers(row: Row, other: Row) -> int:
+    def signers(row: Row, other: Row, electors: Collection[str]) -> int:
         return sum(
             epoch > other.last_signed.get(peer, -1)
             for peer, epoch in row.last_signed.items()
-            if not tenured or peer in tenured
+            if peer in electors
         )
 
-    mine, yours = signers(ours, theirs), signers(theirs, ours)
-    if mine != yours:
-        decision = Fork.SWITCH if yours > mine else Fork.STAY
-        return decision, f"{yours} peers went on there, {mine} here"
+    everybody = {*ours.last_signed, *theirs.last_signed}
+    for electors, what in ((founders, "founders"), (tenured or everybody, "peers")):
+        mine, yours = signers(ours, theirs, electors), signers(theirs, ours, electors)
+        if mine != yours:
+            decision = Fork.SWITCH if yours > mine else Fork.STAY
+            return decision, f"{yours} {what} went on there, {mine} here"
     if ours.weight != theirs.weight:
         decision = Fork.SWITCH if theirs.weight > ours.weight else Fork.STAY
         return decision, f"{theirs.weight} loss terms went in there, {ours.weight} here"

@@ -89,16 +89,20 @@ class Follow:
         A peer whose own round on `base` is still open answers when it is over. One that cannot be
         reached is noted as such.
         """
-        answers = await asyncio.gather(*(self._ask(peer, base) for peer in peers))
-        offers = [(c, p) for p, c in zip(peers, answers, strict=True) if c is not None]
-        # Where a partition made two of them, everybody who sees both takes the same one.
-        offers.sort(key=lambda o: (-len(o[0].signers), -o[0].vote.weight, o[0].vote.vote_id))
-        for certificate, peer in offers:
+        for certificate, peer in await self.offers(base, peers):
             try:
                 return Found(certificate, await self.fetch(peer, certificate), peer)
             except PeerError as error:
                 log.info("no average from %s: %s", peer, error)
         return None
+
+    async def offers(self, base: Base, peers: Collection[str]) -> list[tuple[Certificate, str]]:
+        """Return the certificates on `base` that `peers` have and that we may take, best first."""
+        answers = await asyncio.gather(*(self._ask(peer, base) for peer in peers))
+        found = [(c, p) for p, c in zip(peers, answers, strict=True) if c is not None]
+        # Where a partition made two of them, everybody who sees both takes the same one.
+        found.sort(key=lambda o: (-len(o[0].signers), -o[0].vote.weight, o[0].vote.vote_id))
+        return found
 
     async def _ask(self, peer: str, base: Base) -> Certificate | None:
         muster = self._muster

@@ -125,16 +125,26 @@ def limit(peers: Iterable[str], base: Base, last_group: Collection[str]) -> list
     return ranked[:MAX_GROUP]
 
 
-def settle(peers: Collection[str], unreachable: Mapping[str, Collection[str]]) -> set[str]:
+def settle(
+    peers: Collection[str],
+    unreachable: Mapping[str, Collection[str]],
+    clients: Collection[str] = (),
+) -> set[str]:
     """Return the peers that can all reach each other, dropping as few as this can see.
 
     Args:
         peers: Who wants to be in the group.
         unreachable: By peer, whom it said that it cannot reach.
+        clients: Who reduces nothing: two of them need not reach each other.
     """
     left = set(peers)
     while True:
-        pairs = [(a, b) for a in left for b in set(unreachable.get(a, ())) & left if a != b]
+        pairs = [
+            (a, b)
+            for a in left
+            for b in set(unreachable.get(a, ())) & left
+            if a != b and not (a in clients and b in clients)
+        ]
         if not pairs:
             return left
         trouble: dict[str, int] = {}
@@ -176,6 +186,11 @@ class Group:
     def group_id(self) -> str:
         """The group's name."""
         return group_id(self.base, self.entries)
+
+    def within_reach(self, peer: str) -> list[str]:
+        """Return the other members that `peer` talks to: two clients cannot dial each other."""
+        met = self.members if peer in self.reducers else self.reducers
+        return [other for other in met if other != peer]
 
     @property
     def weights(self) -> dict[str, int]:

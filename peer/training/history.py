@@ -18,7 +18,7 @@ class History:
         self._lock = threading.Lock()
         self._row: list[Certificate] = []
         self._roots: dict[int, str] = {}
-        self._signers: deque[frozenset[str]] = deque(maxlen=TENURE_EPOCHS)
+        self._met: deque[frozenset[str]] = deque(maxlen=TENURE_EPOCHS)
 
     def append(self, certificate: Certificate) -> None:
         """Add the certificate that led to the next epoch; what it replaces is forgotten."""
@@ -27,7 +27,7 @@ class History:
             if self._row and self._row[-1].vote.base.epoch == base.epoch - 1:
                 self._row.append(certificate)
                 self._roots[base.epoch] = base.state_root
-                self._signers.append(certificate.signers)
+                self._met.append(certificate.signers)
                 if len(self._row) > KEPT:
                     self._roots.pop(self._row.pop(0).vote.base.epoch)
                 return
@@ -55,15 +55,19 @@ class History:
         return [c for c in self.row() if c.vote.base.epoch >= epoch]
 
     def tenured(self) -> frozenset[str]:
-        """Return the peers that signed one of the last `TENURE_EPOCHS` certificates taken in.
+        """Return the peers that signed one of the last `TENURE_EPOCHS` certificates of the row.
 
-        Those of a row that was left are among them.
+        All who are on one row agree about it; so those of a row that was left are not among them.
         """
         with self._lock:
-            return frozenset().union(*self._signers)
+            return frozenset().union(*(c.signers for c in self._row[-TENURE_EPOCHS:]))
+
+    def met(self) -> frozenset[str]:
+        """Return the peers that signed lately, on this row or on one that we left."""
+        with self._lock:
+            return frozenset().union(*self._met)
 
     def _take(self, row: Sequence[Certificate]) -> None:
         self._row = list(row)
-        # Whom we knew before counts still: a row that was left was made by peers, too.
-        self._signers.extend(c.signers for c in row[-TENURE_EPOCHS:])
+        self._met.extend(c.signers for c in row[-TENURE_EPOCHS:])
         self._roots = {c.vote.base.epoch: c.vote.base.state_root for c in row}

@@ -221,7 +221,11 @@ class Matchmaking:
         self._note_attendance(gathering, loop.time() - began_s)
         for peer in gathering.awaited - set(gathering.words) - muster.live():
             muster.suspect(peer, "it vanishes when a round waits for it, again and again")
-        others = settle(gathering.words, gathering.unreachable) - {ready.peer_id}
+        words = gathering.words.values()
+        clients = {word.peer_id for word in words if not word.reduces}
+        if len(clients) == len(words):
+            clients = set()  # then they reduce, and must reach each other
+        others = settle(gathering.words, gathering.unreachable, clients) - {ready.peer_id}
         kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
         gathering.group.set_result(group)
@@ -294,10 +298,13 @@ class Matchmaking:
         return first if first != me else None
 
     def _order(self, base: Base, peers: set[str], failures: Mapping[str, int]) -> list[str]:
-        """Return `peers` in the order in which they lead; those whom most leave out come last."""
-        outcasts = self._muster.outcasts(base)
+        """Return `peers` in the order in which they lead.
+
+        Those whom not everybody can dial come late, and those whom most leave out last.
+        """
+        outcasts, clients = self._muster.outcasts(base), self._muster.clients()
         order = leaders(base, peers, failures, self._muster.tenured)
-        return sorted(order, key=lambda peer: peer in outcasts)
+        return sorted(order, key=lambda peer: (peer in outcasts, peer in clients))
 
     def _open(self, base: Base) -> _Gathering:
         if self._gathering is None or self._gathering.base != base or self._gathering.group.done():

@@ -285,6 +285,12 @@ class Muster:
             votes.update(set(self._shuns() if peer == me else report.shuns if report else ()))
         return {peer for peer in there if 2 * votes[peer] >= len(voters)}
 
+    def clients(self) -> set[str]:
+        """Return the peers that others cannot dial, by what they say; we may be among them."""
+        reports = ((peer, self.roster.report(peer)) for peer in self.live())
+        found = {peer for peer, report in reports if report and report.client}
+        return found | ({self.identity.peer_id} if self.client else set())
+
     def may_lead(self, base: Base) -> set[str]:
         """Return the live peers that a round on `base` may be led by.
 

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from peer.errors import MisbehavedError, PeerError, StalledError
 from peer.swarm.wire import Channel
@@ -32,6 +32,7 @@ class Branch:
         ours: Our own since then.
         tenured: Peers that signed before the common root.
         standing: Peers that stand where we do, as `Muster.beside` has it.
+        founders: The run's founders, if no certificate is in common.
     """
 
     peer_id: str
@@ -39,6 +40,7 @@ class Branch:
     ours: tuple[Certificate, ...]
     tenured: frozenset[str]
     standing: frozenset[str]
+    founders: frozenset[str]
 
     @property
     def roots(self) -> dict[str, int]:
@@ -52,7 +54,7 @@ class Branch:
         if not self.ours and self.row:
             here = left_behind(theirs.last_signed, self.standing, self.tenured)
             ours = Row.still(here, self.row[0].vote.base.epoch)
-        return choose(ours, theirs, self.tenured)
+        return choose(ours, theirs, self.tenured, self.founders)
 
 
 class Repair:
@@ -61,11 +63,13 @@ class Repair:
     Args:
         muster: Our standing and the others.
         history: Our row.
+        founders: The run's founders.
     """
 
-    def __init__(self, muster: Muster, history: History) -> None:
+    def __init__(self, muster: Muster, history: History, founders: Collection[str]) -> None:
         self._muster = muster
         self._history = history
+        self._founders = frozenset(founders)
 
     async def start(self) -> None:
         """Show others our row."""
@@ -98,7 +102,8 @@ class Repair:
                 reason = why if best is None else reason
                 continue
             if best is not None:
-                against, _ = choose(Row.of(best.row), Row.of(branch.row), branch.tenured)
+                rows = Row.of(best.row), Row.of(branch.row)
+                against, _ = choose(*rows, branch.tenured, branch.founders)
                 if against is Fork.STAY:
                     continue
             best, reason = branch, why
@@ -135,15 +140,16 @@ class Repair:
         before = [c for c in ours if common is not None and c.vote.base.epoch < common]
         since = [c for c in ours if common is None or c.vote.base.epoch >= common]
         tenured = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
+        founders = frozenset[str]() if tenured else self._founders
         if not tenured:
             # Without a past in common only those count whom we have worked with: else a row of
             # strangers, made up at any place, could move us. We alone, who began beside the run,
             # are nobody to be outvoted by.
-            tenured = self._history.tenured()
+            tenured = self._history.met()
             if tenured <= {self._muster.identity.peer_id}:
                 tenured = frozenset()
         standing = frozenset(self._muster.beside())
-        return Branch(peer, tuple(row), tuple(since), tenured, standing)
+        return Branch(peer, tuple(row), tuple(since), tenured, standing, founders)
 
     async def _check(self, row: Sequence[Certificate]) -> None:
         """Verify a row; others get their turn in between, for it takes milliseconds each."""

@@ -29,6 +29,7 @@ from peer.training.state import GlobalState
 log = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_S = 0.25
+_NOTHING = np.empty(0, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Trainer:
         self.tokens_total = place.tokens_total
         self.tally = Tally()
         self._contributions = place.contributions
-        self._made: Contribution | None = None
+        self._made: list[Contribution] = []
         self._unreported = Tally()
         self._reported_s = time.monotonic()
         bench.autocast.resume(place.loss_scale)
@@ -145,13 +146,14 @@ class Trainer:
 
         The same until more is gathered, so that a round that failed is tried again with it.
         """
-        made = self._made
-        if made is not None and made.weight == self.tally.weight:
-            return made
+        if self._made and self._made[-1].weight == self.tally.weight:
+            return self._made[-1]
+        # Of what was brought before, only how much it was is still of interest.
+        self._made = [dataclasses.replace(made, values=_NOTHING) for made in self._made]
         values = flat_gradient(self._bench.model, self.state.schema)
         values /= np.float32(self.tally.weight * self._bench.autocast.scale)
         self._contributions += 1
-        self._made = Contribution(
+        made = Contribution(
             contribution_id=contribution_id(self._bench.peer_id, base_root, self._contributions),
             values=values,
             weight=self.tally.weight,
@@ -159,12 +161,15 @@ class Trainer:
             tokens=self.tally.tokens,
             loss=self.tally.loss_sum / self.tally.weight,
         )
-        return self._made
+        self._made.append(made)
+        return made
 
-    @property
-    def made(self) -> Contribution | None:
-        """What `contribution` returned for this epoch, if it was asked for."""
-        return self._made
+    def inside(self, committed: Committed) -> Contribution | None:
+        """Return this epoch's contribution that went into an average; an earlier one has no values.
+
+        A certificate may turn up late, when more was gathered since.
+        """
+        return next((made for made in self._made if committed.consumed(made.contribution_id)), None)
 
     def commit(self, committed: Committed) -> None:
         """Take a certified average into the global state and the model: the next epoch begins."""
@@ -231,7 +236,7 @@ class Trainer:
     def _start_epoch(self) -> None:
         self._bench.model.zero_grad(set_to_none=True)
         self.tally = Tally()
-        self._made = None
+        self._made = []
         self.place = Place(
             cursor=self._bench.stream.cursor,
             samples_total=self.samples_total,

@@ -94,6 +94,7 @@ class House:
             folder,
             hook=lambda phase: self._enter(number, phase),
             codec_name=self._codec,
+            founders=[self.identities[0].peer_id],
             **options,
         )
         self.peers[number] = peer
@@ -243,9 +244,10 @@ class House:
 
     def check_work(self, peer):
         """Each micro-batch is in one certificate, dropped and counted, or being worked on."""
+        votes = {vote.vote_id: vote for _, vote, _ in peer.commits}  # some were followed twice
         mine = [
             peer_work
-            for _, vote, _ in peer.commits
+            for vote in votes.values()
             for entry in vote.entries
             if entry.peer_id == peer.peer_id and entry.contribution_id in peer.given
             for peer_work in peer.given[entry.contribution_id]

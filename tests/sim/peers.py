@@ -69,6 +69,7 @@ class SimPeer:
         speed=1.0,
         hook=lambda phase: None,
         codec_name="none",
+        founders=(),
         **limits,
     ):
         self.identity = identity
@@ -96,7 +97,7 @@ class SimPeer:
             self.muster, self.averages, ELEMENTS, codec_name, self.events.append, hook
         )
         self.history = History()
-        self.catchup = CatchUp(self.muster, self.averager, self.history, self._fetch)
+        self.catchup = CatchUp(self.muster, self.averager, self.history, self._fetch, founders)
         self.states = {self.root: (0, self.state)}
         self.led_by = {}
         self.replaced = []
@@ -266,9 +267,8 @@ class SimPeer:
         self.roots.append(self._root())
         self.states[self.root] = (self.epoch, self.state)
         self.led_by[self.root] = committed.certificate
-        made = self._made
-        inside = made is not None and committed.consumed(made.contribution_id)
-        self._start_epoch(self.given[made.contribution_id] if inside else ())
-        self.commits.append((self.epoch, vote, inside))
+        mine = [e.contribution_id for e in vote.entries if e.contribution_id in self.given]
+        self._start_epoch(self.given[mine[0]] if mine else ())
+        self.commits.append((self.epoch, vote, bool(mine)))
         self._note_leaders(committed.certificate)
         self.muster.stand(0, self.epoch, self.root)

@@ -83,6 +83,18 @@ def test_peers_that_reach_some_of_the_others_only_do_not_part(sim, make_house, d
     sim.run(scene())
 
 
+def test_halves_that_parted_before_the_first_epoch_become_one(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        house.split((0, 1), (2, 3))
+        await house.open(SIZE)
+        await house.reach(8)
+        await settle(house)
+        assert [number for number, peer in house.peers.items() if peer.replaced] == [2, 3]
+
+    sim.run(scene())
+
+
 def test_everybody_alone_become_one(sim, make_house):
     async def scene():
         house = make_house(SIZE)

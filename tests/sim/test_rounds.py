@@ -1,11 +1,12 @@
 """Rounds of peers that nothing happens to."""
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
 
-from peer.events import PeerMisbehaved
+from peer.events import PeerMisbehaved, RoundFailure
 
 SIZE = 4
 
@@ -115,6 +116,29 @@ def test_a_peer_that_others_cannot_dial_contributes_and_reduces_nothing(sim, mak
         for _, vote, _ in house.peers[0].commits[-3:]:
             assert client.peer_id in vote.group
             assert client.peer_id not in {part.reducer for part in vote.parts}
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("clients", [(2, 3), (1, 2, 3)], ids=str)
+def test_clients_that_cannot_reach_each_other_are_in_one_group_all_the_same(
+    sim, make_house, clients
+):
+    async def scene():
+        house = make_house(SIZE)
+        for number in range(SIZE):
+            house.make(number, speed=0.2).muster.client = number in clients
+        for one, other in itertools.combinations(clients, 2):
+            house.cut(one, other)
+        await asyncio.gather(*(house.start(number) for number in range(SIZE)))
+        await house.reach(15)
+        house.check()
+        votes = [vote for _, vote, _ in house.peers[0].commits[3:]]
+        assert sum(len(vote.group) == SIZE for vote in votes) >= 0.9 * len(votes)
+        assert all(peer.replaced == [] for peer in house.peers.values())
+        assert {failed.failure for peer in house.peers.values() for failed in peer.failures} <= {
+            RoundFailure.NO_GROUP
+        }
 
     sim.run(scene())
 

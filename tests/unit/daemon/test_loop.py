@@ -407,11 +407,8 @@ def test_a_contribution_that_others_certified_after_all_is_not_counted_as_droppe
 ):
     bench = make_bench()
 
-    def certify(base):
-        return others(base, small(bench.trainer), bench.trainer.made)
-
     def fail(base, contribution, abandon):
-        bench.rounds.others = [certify]
+        bench.rounds.others = [lambda base: others(base, small(bench.trainer), contribution)]
         return NO_QUORUM
 
     bench.rounds.run = fail
@@ -424,23 +421,45 @@ def test_a_contribution_that_others_certified_after_all_is_not_counted_as_droppe
 def test_rows_worked_on_after_a_contribution_was_made_are_dropped_and_counted(make_bench, others):
     bench = make_bench()
     bench.rounds.wanted_at = 32
-    gather = bench.rounds.gather
+    gather, made = bench.rounds.gather, []
 
     def fail(base, contribution, abandon):
         bench.rounds.wanted_at = float("inf")  # whoever wanted it is gone
+        made.append(contribution)
         return NO_QUORUM
 
     def overtaken(weight, rate):
         gather(weight, rate)
         if weight == 96:
-            made = bench.trainer.made
-            bench.rounds.others = [lambda base: others(base, small(bench.trainer), made)]
+            bench.rounds.others = [lambda base: others(base, small(bench.trainer), made[0])]
 
     bench.rounds.run, bench.rounds.gather = fail, overtaken
     bench.loop.run(Orders(), 1)
     [event] = of(RoundCommitted, bench.events)
     assert event.loss is not None
     assert (event.dropped_samples, event.dropped_tokens) == (2, 32)
+
+
+def test_of_two_attempts_the_first_was_certified_and_only_what_came_after_it_is_dropped(
+    make_bench, others
+):
+    bench = make_bench()
+    bench.rounds.wanted_at = 32
+    made = []
+
+    def fail(base, contribution, abandon):
+        made.append(contribution)
+        bench.rounds.wanted_at = 64
+        if len(made) == 2:
+            bench.rounds.others = [lambda base: others(base, small(bench.trainer), made[0])]
+        return NO_QUORUM
+
+    bench.rounds.run = fail
+    bench.loop.run(Orders(), 1)
+    assert made[1].weight > made[0].weight
+    [event] = of(RoundCommitted, bench.events)
+    assert event.loss == made[0].loss
+    assert event.dropped_samples == made[1].samples - made[0].samples
 
 
 def test_a_branch_that_is_not_the_runs_is_left_for_its_state(make_bench, make_trainer, run_epoch):

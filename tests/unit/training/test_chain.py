@@ -41,6 +41,20 @@ def test_of_two_rows_exactly_one_side_goes_over(ours, theirs, tenured):
     assert sorted(both) == [Fork.STAY, Fork.SWITCH]
 
 
+@given(rows, rows, some_peers, some_peers)
+def test_of_two_rows_without_a_past_exactly_one_side_goes_over(ours, theirs, tenured, founders):
+    if ours.root == theirs.root:
+        theirs = dataclasses.replace(theirs, root="dd")
+    both = [decision(ours, theirs, tenured, founders), decision(theirs, ours, tenured, founders)]
+    assert sorted(both) == [Fork.STAY, Fork.SWITCH]
+
+
+def test_without_a_past_the_founders_count_before_any_number_of_strangers():
+    strangers, founder = row(10**9, a=5, b=5, c=5, d=5), row(1, e=5)
+    assert decision(strangers, founder, ("a", "b"), ("e",)) is Fork.SWITCH
+    assert decision(founder, strangers, ("e",), ("e",)) is Fork.STAY
+
+
 @given(rows, some_peers)
 def test_nobody_leaves_a_row_for_the_same_one(one, tenured):
     assert decision(one, one, tenured) is Fork.STAY

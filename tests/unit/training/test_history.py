@@ -76,7 +76,8 @@ def test_after_a_gap_the_row_begins_anew(row, identities):
 def test_peers_of_a_row_that_was_left_are_known_still(row, identities):
     ours = grown(row)
     ours.replace([make(9, identities[3:])])
-    assert ours.tenured() == {identity.peer_id for identity in identities}
+    assert ours.met() == {identity.peer_id for identity in identities}
+    assert ours.tenured() == {identity.peer_id for identity in identities[3:]}
 
 
 def test_a_replaced_row_is_the_other_one(row, identities):
