@@ -215,6 +215,8 @@ class PeersSeen(Message):
     received_bytes: int
     refused_records: dict[str, int]
     """Records of the DHT, by reason."""
+    refused_requests: dict[str, int]
+    """Requests for files and states, by reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from peer.checkpoint.staging import Place, Staging, Wanted
 from peer.errors import ConfigurationError, MisbehavedError, PeerError
 from peer.swarm.download import FetchError, OnProgress, OnRefusal, Refusal
 from peer.swarm.wire import Channel, Transport, call, scoped
-from peer.training.exchange import offload, timely
 from peer.training.state import GlobalState, StateHeader, root_of
+from peer.training.transfer import offload, timely
 
 _DONORS = 8
 """At most so many are asked at once."""

@@ -24,8 +24,8 @@ from peer.run.manifest import Hash
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body, Channel, Transport, scoped
 from peer.training.averages import AverageLog
-from peer.training.exchange import offload, timely
 from peer.training.state import root_of
+from peer.training.transfer import offload, timely
 
 HEADER, CHUNK = "header", "chunk"
 FRAME_BYTES = 1 << 18

@@ -12,7 +12,7 @@ from peer.data.reader import read_examples
 from peer.data.source import PeerShards, ShardSources
 from peer.data.stream import Cursor, Examples, Stream
 from peer.data.tokens import TokenCache
-from peer.errors import ConfigurationError, DamagedError
+from peer.errors import ConfigurationError, CtpeerError, DamagedError, UnavailableError
 from peer.events import Heartbeat, Message, ShardChoice, ShardQuarantined, ShardsChosen
 from peer.run.directory import RunDirectory
 from peer.tasks.task import HeldOutRows, Task
@@ -34,6 +34,7 @@ class Feed:
     sources: ShardSources
     emit: Callable[[Message], None]
     choose: Callable[[], tuple[Choice, ...]]
+    fetches: bool
 
     @property
     def shard_choices(self) -> tuple[ShardChoice, ...]:
@@ -65,10 +66,13 @@ class Feed:
         Raises:
             ConfigurationError: A held-out shard is missing or damaged: scores without it would
                 not compare with the other peers'.
+            CtpeerError: It can be had from other peers only, and none gives it now.
         """
         try:
             opened = [(shard, self.open_shard(shard)) for shard in self.heldout]
         except DamagedError as error:
+            if self.fetches and isinstance(error, UnavailableError):
+                raise CtpeerError(f"no peer gives the held-out data now: {error}") from error
             raise ConfigurationError(
                 f"the held-out data cannot be used: {error}; restore it where the run was founded"
             ) from error
@@ -122,7 +126,8 @@ def open_feed(
             "widen them in peer.toml (`ctpeer data choose` shows what they leave)"
         )
     sources = ShardSources(folders, _peer_shards(run, index, network))
-    return Feed(run, task, choices, index.split("heldout"), sources, emit, choose_now)
+    heldout, fetches = index.split("heldout"), network is not None
+    return Feed(run, task, choices, heldout, sources, emit, choose_now, fetches)
 
 
 def _told(choices: Iterable[Choice]) -> tuple[ShardChoice, ...]:

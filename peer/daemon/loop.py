@@ -1,7 +1,6 @@
 """The training loop: work, average, save, evaluate, until there is a reason to leave."""
 
 import dataclasses
-import errno
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,11 @@ from peer.checkpoint.store import CheckpointStore
 from peer.clock import Clock
 from peer.config.settings import Settings
 from peer.daemon.orders import Orders
+from peer.daemon.pace import Pace
+from peer.daemon.saving import Saver
 from peer.errors import NetworkLostError
 from peer.events import (
     BranchLeft,
-    CheckpointFailed,
-    CheckpointWritten,
     Evaluated,
     Finished,
     Heartbeat,
@@ -43,10 +42,7 @@ _Result = TypeVar("_Result")
 _HEARTBEAT_S = 1.0
 _LONGEST_FAILURE_PAUSE_S = 10.0
 _BESIDE_TIMEOUT_S = 600.0
-_PACE_WINDOW_S = 10.0
 _JOIN_PAUSE_S = 0.5
-_SAVE_SHARE = 20
-"""Writing checkpoints takes at most one part in this many of the time."""
 _EVALUATION_SHARE = 50
 """Evaluation takes at most one part in this many of the time."""
 
@@ -68,28 +64,6 @@ class Parts:
     emit: Callable[[Message], None]
 
 
-class _Pace:
-    """How fast this peer gathers loss terms, smoothed over ten seconds of work."""
-
-    def __init__(self) -> None:
-        self._rate = 0.0
-        self._weight, self._since_s = 0, 0.0
-
-    def begin(self, weight: int, now_s: float) -> None:
-        """Note that work begins with `weight` gathered already."""
-        self._weight, self._since_s = weight, now_s
-
-    def rate(self, weight: int, now_s: float) -> float:
-        """Return loss terms a second, now that `weight` is gathered."""
-        seconds = now_s - self._since_s
-        if weight > self._weight and seconds > 0.0:
-            fresh = (weight - self._weight) / seconds
-            share = min(1.0, seconds / _PACE_WINDOW_S) if self._rate else 1.0
-            self._rate += (fresh - self._rate) * share
-            self.begin(weight, now_s)
-        return self._rate
-
-
 class _InterruptedError(Exception):
     """An order came that an evaluation must not keep waiting."""
 
@@ -108,13 +82,14 @@ class TrainingLoop:
         self._certificate = resumed.certificate if resumed else None
         self._root: Future[str]
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._pace = _Pace()
+        self._pace = Pace()
         led_by = Certificate.from_json(self._certificate) if self._certificate else None
         self._start_root(led_by)
         self._save: Future[None] | None = None
-        self._saved_epoch = resumed.state.epoch if resumed else -1
-        self._save_due_s = parts.clock.monotonic_s() + parts.settings.checkpoint.interval_s
-        self._save_allowed_s = 0.0
+        interval_s = parts.settings.checkpoint.interval_s
+        self._saver = Saver(parts.store, interval_s, parts.clock, parts.emit, parts.rounds.saved)
+        if resumed is not None:
+            self._saver.saved_epoch = resumed.state.epoch
         self._evaluate_due_s = 0.0
         self._evaluated_epoch = -1
         self._beaten_s = 0.0
@@ -149,7 +124,7 @@ class TrainingLoop:
                 self._sit_out(orders)
                 continue
             if self._parts.rounds.behind:
-                self._catch_up(orders)
+                self._catch_up(orders, max_epochs)
                 continue
             self._evaluate_if_due(orders)
             self._enter(Phase.TRAINING, f"gathering the epoch's batch{self._failing}")
@@ -210,10 +185,12 @@ class TrainingLoop:
                 self._commit(committed, gather_s=gathered_s - started_s)
         return True
 
-    def _catch_up(self, orders: Orders) -> None:
-        """Take in what others committed without us."""
+    def _catch_up(self, orders: Orders, max_epochs: int | None = None) -> None:
+        """Take in what others committed without us, up to `max_epochs`."""
         rounds, trainer = self._parts.rounds, self._trainer
         while rounds.behind and not orders.interrupted():
+            if max_epochs is not None and trainer.state.epoch >= max_epochs:
+                return
             self._enter(Phase.JOINING, f"others are beyond epoch {trainer.state.epoch}")
             match rounds.catch_up(self._base(), orders.interrupted):
                 case Committed() as committed:
@@ -263,7 +240,7 @@ class TrainingLoop:
         dropped = self._trainer.tally
         self._trainer.replace(replaced.state)
         self._certificate = replaced.led_by.to_json() if replaced.led_by else None
-        self._saved_epoch = self._evaluated_epoch = -1
+        self._saver.saved_epoch = self._evaluated_epoch = -1
         self._parts.store.leave(replaced.state.epoch)
         self._start_root(None)
         self._parts.emit(
@@ -310,53 +287,25 @@ class TrainingLoop:
         return root
 
     def _save_if_due(self) -> None:
-        if self._parts.rounds.asked_for_state:
-            self._save_due_s = min(self._save_due_s, self._save_allowed_s)
-        if self._parts.clock.monotonic_s() < self._save_due_s or self._saving():
-            return
-        self._save_due_s = float("inf")
+        saving = self._save is not None and not self._save.done()
+        if self._saver.due(asked=self._parts.rounds.asked_for_state) and not saving:
+            self._start_save()
+
+    def _start_save(self) -> None:
+        """Write a checkpoint beside training, while the global state stands still."""
+        self._saver.begin()
         self._save = self._beside.submit(self._write, self._root)
 
-    def _saving(self) -> bool:
-        return self._save is not None and not self._save.done()
-
     def _write(self, root: Future[str]) -> None:
-        """Write a checkpoint; runs beside training, while the global state stands still."""
-        clock, emit = self._parts.clock, self._parts.emit
-        started_s = clock.monotonic_s()
-        interval_s = self._parts.settings.checkpoint.interval_s
-        state = self._trainer.state
         checkpoint = Checkpoint(
-            state=state,
+            state=self._trainer.state,
             state_root=root.result(_BESIDE_TIMEOUT_S),
             generation=self._generation,
             place=self._trainer.place,
             certificate=self._certificate,
             code_version=__version__,
         )
-        try:
-            size_bytes = self._parts.store.save(checkpoint)
-        except OSError as error:
-            advice = "free some space" if _is_full(error) else "mend that"
-            text = f"checkpoint not written: {error.strerror or error}; {advice}"
-            log.error("%s; training goes on, and the next epochs try again", text)  # noqa: TRY400
-            emit(CheckpointFailed(reason=text))
-            self._save_due_s = clock.monotonic_s() + min(interval_s, 5.0)
-            return
-        seconds = clock.monotonic_s() - started_s
-        self._save_allowed_s = clock.monotonic_s() + _SAVE_SHARE * seconds
-        self._save_due_s = max(clock.monotonic_s() + interval_s, self._save_allowed_s)
-        self._saved_epoch = state.epoch
-        self._parts.rounds.saved(min(stored.epoch for stored in self._parts.store.roots()))
-        emit(
-            CheckpointWritten(
-                state_root=checkpoint.state_root,
-                epoch=state.epoch,
-                bytes=size_bytes,
-                seconds=seconds,
-                unix_time_s=clock.now_s(),
-            )
-        )
+        self._saver.write(checkpoint)
 
     def _wait_for_save(self) -> None:
         if self._save is not None:
@@ -365,8 +314,8 @@ class TrainingLoop:
 
     def _save_now(self) -> None:
         self._wait_for_save()
-        if self._saved_epoch < self._trainer.state.epoch:
-            self._save = self._beside.submit(self._write, self._root)
+        if self._saver.saved_epoch < self._trainer.state.epoch:
+            self._start_save()
             self._wait_for_save()
 
     def _evaluate_if_due(self, orders: Orders) -> None:
@@ -438,7 +387,7 @@ class TrainingLoop:
                 self._evaluate(orders)
         self._save_now()
         epoch = self._trainer.state.epoch
-        saved = self._saved_epoch == epoch
+        saved = self._saver.saved_epoch == epoch
         if not saved:
             reason += "; its checkpoint could not be written"
         root = self._beside_result(self._root)
@@ -458,8 +407,3 @@ class TrainingLoop:
 
     def _enter(self, phase: Phase, reason: str) -> None:
         self._parts.emit(PhaseChanged(phase=phase, reason=reason))
-
-
-def _is_full(error: OSError) -> bool:
-    """Return whether the disk is full; safetensors says so in words only."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)

@@ -6,47 +6,38 @@ the thread says so, and the worker ends to be started again: nothing is repaired
 
 import asyncio
 import contextlib
-import json
 import logging
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
-from peer import __version__
 from peer.clock import Clock
-from peer.config.address import parse_address
 from peer.config.home import Home
 from peer.config.settings import SwarmSettings
+from peer.daemon.discovery import Discovery
+from peer.daemon.port import keep_port, same_port
+from peer.daemon.presence import Presence, shown_addresses
 from peer.data import claims
 from peer.data.index import DataIndex, Shard
 from peer.data.source import PublicShards
 from peer.errors import AbandonedError, ConfigurationError, NetworkLostError, PeerError
-from peer.events import Heartbeat, Message, PeersSeen, Phase, PhaseChanged
+from peer.events import Heartbeat, Message, Phase, PhaseChanged
 from peer.identity import Identity
-from peer.run.directory import RunDirectory, write_atomically
+from peer.run.directory import RunDirectory
 from peer.run.manifest import dump_manifest
 from peer.swarm.blobs import BlobServer
 from peer.swarm.download import fetch_blob
 from peer.swarm.manifests import fetch_run
-from peer.swarm.membership import (
-    MAX_SHOWN_CHARS,
-    Roster,
-    describe,
-    load_known_peers,
-    save_known_peers,
-)
+from peer.swarm.membership import Roster, load_known_peers
 from peer.swarm.node import Node, NodeOptions
-from peer.swarm.records import ClaimBody, PeerBody
 from peer.swarm.throttle import Throttle
 from peer.swarm.validator import EnvelopeValidator
-from peer.swarm.wire import PROTOCOL
-from peer.training.muster import QUIET_S, Limits, Muster
+from peer.training.muster import Limits, Muster
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +47,10 @@ _HEARTBEAT_S = 1.0
 _POLL_S = 0.1
 _GLANCE_S = 0.2
 _PROBE_S = 2.0
-_FIND_S = 3.0
-_PUBLISH_S = 15.0
-_RECORD_LIFETIME_S = 60.0
-_CLAIM_S = 60.0
-_CLAIM_LIFETIME_S = 180.0
-_REPORT_S = 1.0
 _SETTLE_S = 6.0
 _JOIN_PATIENCE_S = 24.0
 """How long a run may not come any nearer before its fetching is given up."""
 _STOP_TIMEOUT_S = 10.0
-_ADDRESSES = 8
 _SHARD_TIMEOUT_S = 3600.0
 
 
@@ -103,9 +87,12 @@ class Network:
         self._validator = EnvelopeValidator(clock)
         self._roster = Roster(identity.peer_id)
         self._tasks: list[asyncio.Task[None]] = []
-        self._claim = ""
         self._progress_s = 0.0
         self._node: Node | None = None
+        self._discovery: Discovery
+        self._presence: Presence
+        self._requests: list[Counter[str]] = []
+        self._endings: list[Callable[[], None]] = []
         self.upload = Throttle(settings.upload_bytes_per_s)
         """Bounds all that goes to peers that fetch files and states."""
         self.muster: Muster
@@ -201,11 +188,19 @@ class Network:
 
     def claimed(self, index: DataIndex) -> dict[str, int]:
         """Return how many other live peers claim a shard, by its name."""
-        return self.wait(self._claimed(index))
+        return self.wait(self._presence.claimed(index))
 
     def claim(self, index: DataIndex, names: Iterable[str]) -> None:
         """Claim the shards `names` for as long as we live."""
-        self._claim = claims.encode(self._identity.peer_id, index, names)
+        self._presence.claim = claims.encode(self._identity.peer_id, index, names)
+
+    def count_refusals(self, requests: Counter[str]) -> None:
+        """Report what a server counts as refused requests, by reason, from now on."""
+        self._requests.append(requests)
+
+    def on_stop(self, step: Callable[[], None]) -> None:
+        """Have `step` called in the network's thread when it stops."""
+        self._endings.append(step)
 
     def settle(self) -> None:
         """Wait until we know who is there, but not for long."""
@@ -238,7 +233,7 @@ class Network:
         client = self._settings.client
         options = NodeOptions(
             identity_path=self._home.identity_path,
-            listen=_same_port(self._settings.listen, self._home.port_path),
+            listen=same_port(self._settings.listen, self._home.port_path),
             announce=self._settings.announce,
             initial_peers=tuple(dict.fromkeys(initial)),
             known_peers=tuple(dict.fromkeys(cached)),
@@ -248,7 +243,10 @@ class Network:
         self._node = await Node.start(
             options, self._identity, self._validator, on_misbehaved=self._on_misbehaved
         )
-        _keep_port(self._running.addresses, self._home.port_path)
+        self._discovery = Discovery(
+            self._node, self._roster, self._run_id, self._settings.call_timeout_s
+        )
+        keep_port(self._running.addresses, self._home.port_path)
         log.info("listening at %s", ", ".join(self._running.addresses) or "no address")
         self._begin(self._watch_node())
 
@@ -286,7 +284,7 @@ class Network:
         )
         self.muster.client = self._running.options.client
         self.muster.resting = True
-        self.muster.addresses = self._shown_addresses()
+        self.muster.addresses = shown_addresses(self._running)
         await self.muster.start()
         shards = PublicShards(index, run.sources, run.shards_path)
 
@@ -295,123 +293,38 @@ class Network:
 
         manifest = (dump_manifest(run.manifest), run.signatures())
         transport = self._running.transport
-        await BlobServer(transport, self._run_id, find, manifest, self.upload).start()
-        for part in (
-            self._find_peers(),
-            self._keep_in_touch(),
-            self._publish(),
-            self._keep_claiming(),
-            self._report(),
-            self.muster.watch(),
-        ):
+        blobs = BlobServer(transport, self._run_id, find, manifest, self.upload)
+        self.count_refusals(blobs.refused)
+        await blobs.start()
+        self._presence = Presence(
+            self._running,
+            self.muster,
+            self._roster,
+            self._discovery,
+            self._home.known_peers_path,
+            self._clock,
+            self._emit,
+            self._refused,
+        )
+        for part in (*self._presence.parts(), self.muster.watch()):
             self._begin(part)
+
+    def _refused(self) -> Mapping[str, Counter[str]]:
+        records = Counter({str(k): v for k, v in self._validator.refused.items()})
+        return {"records": records, "requests": sum(self._requests, Counter[str]())}
 
     async def _settle(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_S):
-                await self._look_for_peers()
-
-    async def _find_peers(self) -> None:
-        while True:
-            await self._look_for_peers()
-            with contextlib.suppress(OSError):
-                save_known_peers(self._home.known_peers_path, self._roster.members())
-            await asyncio.sleep(_FIND_S)
-
-    async def _look_for_peers(self) -> None:
-        """Learn of peers from the DHT, and ask those that have been silent for a while."""
-        try:
-            records = await self._running.dht.get(self._run_id, "peer")
-            for peer, envelope in records.items():
-                self._roster.learn(peer, envelope.body.addresses)
-            connected = await self._running.connected()
-        except PeerError as error:
-            log.debug("no look into the DHT: %s", error)
-            connected = frozenset()
-        due = self._roster.due(self.muster.now_s, QUIET_S)
-        await asyncio.gather(*(self._meet(peer, connected) for peer in due))
-
-    async def _meet(self, peer: str, connected: frozenset[str]) -> None:
-        if peer not in connected:
-            await self._dial(self._roster.addresses(peer))
-        await self.muster.poll([peer])
-
-    async def _dial(self, addresses: Iterable[str]) -> None:
-        """Try all addresses of a peer at once, under one deadline: most lead nowhere."""
-        dials = {asyncio.create_task(self._running.connect(address)) for address in addresses}
-        open_, deadline_s = set(dials), self._loop.time() + self._settings.call_timeout_s
-        while open_ and (left_s := deadline_s - self._loop.time()) > 0:
-            done, open_ = await asyncio.wait(
-                open_, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if any(dial.exception() is None for dial in done):
-                break
-        for dial in open_:
-            dial.cancel()
-        await asyncio.gather(*dials, return_exceptions=True)
-
-    async def _keep_in_touch(self) -> None:
-        """Give and get signs of life, whatever it takes to find others."""
-        while True:
-            live, now_s = self.muster.live(), self.muster.now_s
-            await self.muster.poll(live & set(self._roster.due(now_s, QUIET_S)))
-            await asyncio.sleep(QUIET_S / 2)
-
-    async def _publish(self) -> None:
-        """Make ourselves known in the DHT, again and again."""
-        started_s = self._clock.now_s()
-        while True:
-            mine = self.muster.standing
-            body = PeerBody(
-                addresses=self._shown_addresses(),
-                protocol=PROTOCOL,
-                version=__version__,
-                generation=mine.generation,
-                epoch=mine.epoch,
-                client=self.muster.client,
-                started_s=started_s,
-                now_s=self._clock.now_s(),
-            )
-            await self._put("peer", body, _RECORD_LIFETIME_S)
-            alone = not self._running.dht.nodes
-            await asyncio.sleep(_FIND_S if alone else _PUBLISH_S)
-
-    def _shown_addresses(self) -> tuple[str, ...]:
-        short = [a for a in self._running.addresses if len(a) <= MAX_SHOWN_CHARS]
-        return tuple(short[:_ADDRESSES])
-
-    async def _keep_claiming(self) -> None:
-        told_s, told = float("-inf"), ""
-        while True:
-            now_s, text = self._loop.time(), self._claim
-            if text and (text != told or now_s - told_s >= _CLAIM_S):
-                await self._put("claim", ClaimBody(shards=text), _CLAIM_LIFETIME_S)
-                told_s, told = now_s, text
-            await asyncio.sleep(_FIND_S / 3)
-
-    async def _put(self, kind: str, body: PeerBody | ClaimBody, lifetime_s: float) -> None:
-        try:
-            await self._running.dht.put(self._run_id, kind, body, lifetime_s)
-        except PeerError as error:
-            log.debug("a record was not published: %s", error)
-
-    async def _claimed(self, index: DataIndex) -> dict[str, int]:
-        try:
-            records = await self._running.dht.get(self._run_id, "claim")
-        except PeerError:
-            return {}
-        texts = {peer: envelope.body.shards for peer, envelope in records.items()}
-        return dict(claims.count(texts, index, self._identity.peer_id))
+                await self._discovery.look(self.muster)
 
     async def _fetch_run(self) -> RunDirectory:
         self._progress_s = self._loop.time()
         problem = "no peer of the run could be reached"
         while self._loop.time() - self._progress_s < _JOIN_PATIENCE_S:
             try:
-                records = await self._running.dht.get(self._run_id, "peer")
-                for peer, envelope in records.items():
-                    self._roster.learn(peer, envelope.body.addresses)
-                donors = await self._donors()
+                await self._discovery.learn()
+                donors = await self._discovery.donors()
                 if donors:
                     return await fetch_run(
                         self._running.transport,
@@ -436,13 +349,6 @@ class Network:
             "check the network, or ask for a fresh invite"
         )
 
-    async def _donors(self) -> list[str]:
-        """Return the peers that there is a connection to, known members of the run first."""
-        await asyncio.gather(*(self._dial(m.addresses) for m in self._roster.members()))
-        connected = await self._running.connected()
-        members = [m.peer_id for m in self._roster.members() if m.peer_id in connected]
-        return list(dict.fromkeys((*members, *sorted(connected))))
-
     def _note_progress(self, what: str, done: int, total: int) -> None:
         self._progress_s = self._loop.time()
         reason = f"fetching {what}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
@@ -452,7 +358,7 @@ class Network:
         target = run.shards_path / shard.sha256
         donors = sorted(self.muster.live())
         if not donors:
-            await self._look_for_peers()
+            await self._discovery.look(self.muster)
             donors = sorted(self.muster.live())
         try:
             await fetch_blob(
@@ -463,30 +369,6 @@ class Network:
             return None
         return target
 
-    async def _report(self) -> None:
-        """Tell the supervisor who is there, and count what moved since the last time."""
-        traffic, seen = self._running.transport.traffic, Counter[str]()
-        sent = received = 0
-        while True:
-            now_s = self.muster.now_s
-            mine, group = self.muster.standing, self.muster.last_group
-            records = Counter({str(k): v for k, v in self._validator.refused.items()})
-            self._emit(
-                PeersSeen(
-                    addresses=self._shown_addresses(),
-                    reachability=self._running.reachability(),
-                    peers=tuple(
-                        describe(member, mine, in_group=member.peer_id in group, now_s=now_s)
-                        for member in self._roster.members()
-                    ),
-                    sent_bytes=traffic.sent_bytes - sent,
-                    received_bytes=traffic.received_bytes - received,
-                    refused_records=dict(records - seen),
-                )
-            )
-            sent, received, seen = traffic.sent_bytes, traffic.received_bytes, records
-            await asyncio.sleep(_REPORT_S)
-
     def _on_misbehaved(self, peer: str, name: str, reason: str) -> None:
         log.debug("%s misbehaved at %s: %s", peer, name, reason)
         if hasattr(self, "muster"):
@@ -496,42 +378,7 @@ class Network:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for step in self._endings:
+            step()
         if self._node is not None:
             await self._node.stop()
-
-
-def _same_port(listen: Iterable[str], path: Path) -> tuple[str, ...]:
-    """Return `listen` with a port 0 replaced by the one of the last start, where it is free."""
-    try:
-        port = int(json.loads(path.read_text())["port"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return tuple(listen)
-    chosen = []
-    for address in listen:
-        parsed = parse_address(address)
-        if (
-            parsed is not None
-            and parsed.port == 0
-            and "/tcp/" in address
-            and _free(parsed.ip, port)
-        ):
-            chosen.append(address.replace("/tcp/0", f"/tcp/{port}", 1))
-        else:
-            chosen.append(address)
-    return tuple(chosen)
-
-
-def _keep_port(addresses: Iterable[str], path: Path) -> None:
-    ports = [a.port for a in map(parse_address, addresses) if a is not None and not a.relayed]
-    if ports:
-        with contextlib.suppress(OSError):
-            write_atomically(path, json.dumps({"port": ports[0]}).encode())
-
-
-def _free(ip: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    with socket.socket(family) as probe, contextlib.suppress(OSError, OverflowError):
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((ip, port))
-        return True
-    return False

@@ -40,6 +40,7 @@ from peer.events import (
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROUND_PHASES = ("gather", "matchmaking", "transfer", "reduce", "certify", "outer_step")
 PART_REFUSALS = ("not finite", "wrong shape", "wrong weight")
+REQUEST_REFUSALS = ("busy", "damaged", "malformed", "slow", "unknown")
 
 _ROUND_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -126,12 +127,17 @@ class Metrics:
             "ctpeer_peers", "Other peers of the run by state.", ("state",), registry=self.registry
         )
         self._records = counter("records_refused", "Records of the DHT refused.", "reason")
+        self._requests = counter(
+            "requests_refused", "Requests for files and states refused.", "reason"
+        )
         self._parts = counter("parts_refused", "Slices of contributions refused.", "reason")
         self._misbehaviour = counter("peer_misbehaviour", "What peers did that they must not.")
         self._branches = counter("branches_left", "Times that our state was not the run's.")
         self._lost = counter("branch_lost_epochs", "Epochs of ours that the run does not know.")
         for reason in refusals:
             self._records.labels(reason)
+        for reason in REQUEST_REFUSALS:
+            self._requests.labels(reason)
         for reason in (*PART_REFUSALS, "other"):
             self._parts.labels(reason)
         for state in ("known", "reachable"):
@@ -153,6 +159,8 @@ class Metrics:
                 self._received.inc(event.received_bytes)
                 for reason, count in event.refused_records.items():
                     self._records.labels(reason).inc(count)
+                for reason, count in event.refused_requests.items():
+                    self._requests.labels(reason).inc(count)
             case PartRefused():
                 kind = next((k for k in PART_REFUSALS if event.reason.startswith(k)), "other")
                 self._parts.labels(kind).inc()

@@ -15,13 +15,14 @@ from peer.training.averages import AverageLog
 from peer.training.ballot import Ballot, NoQuorumError
 from peer.training.certificate import Base, Certificate, Vote
 from peer.training.contribution import Contribution
-from peer.training.exchange import Exchange, Part, joined, offload
+from peer.training.exchange import Exchange
 from peer.training.follow import Follow, Found
 from peer.training.group import Group, sign_ready
 from peer.training.matchmaking import Matchmaking
 from peer.training.muster import Muster
 from peer.training.reducer import check
 from peer.training.round import Committed, Failed, average_alone, refusal
+from peer.training.transfer import Part, joined, offload
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,9 @@ from peer.training import codec
 from peer.training.averages import AverageLog
 from peer.training.certificate import Base, Certificate
 from peer.training.chain import objection
-from peer.training.exchange import (
+from peer.training.matchmaking import beating
+from peer.training.muster import Muster
+from peer.training.transfer import (
     Part,
     check_part,
     offload,
@@ -20,8 +22,6 @@ from peer.training.exchange import (
     timely,
     transfer_timeout_s,
 )
-from peer.training.matchmaking import beating
-from peer.training.muster import Muster
 
 log = logging.getLogger(__name__)
 

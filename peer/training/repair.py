@@ -10,9 +10,9 @@ from peer.errors import MisbehavedError, PeerError, StalledError
 from peer.swarm.wire import Channel
 from peer.training.certificate import Certificate, problem
 from peer.training.chain import Fork, Row, choose, left_behind, row_problem
-from peer.training.exchange import timely
 from peer.training.history import KEPT, History
 from peer.training.muster import Muster
+from peer.training.transfer import timely
 
 log = logging.getLogger(__name__)
 

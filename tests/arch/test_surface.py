@@ -64,6 +64,7 @@ METRICS = [
     "ctpeer_received_bytes_total",
     "ctpeer_records_refused_total",
     "ctpeer_repeated_tokens_total",
+    "ctpeer_requests_refused_total",
     "ctpeer_resident_memory_bytes",
     "ctpeer_restarts_total",
     "ctpeer_round_seconds",

@@ -62,6 +62,7 @@ def test_the_other_peers_and_the_invite_are_shown():
         sent_bytes=0,
         received_bytes=0,
         refused_records={},
+        refused_requests={},
     )
     shown = dict(lines(status(event)))
     assert shown["peers"].startswith("2 others reachable, this one is loopback only; 1 known but")

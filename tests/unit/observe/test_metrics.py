@@ -49,6 +49,7 @@ SEEN = PeersSeen(
     sent_bytes=10,
     received_bytes=20,
     refused_records={str(Refusal.PLAIN): 3},
+    refused_requests={"busy": 2},
 )
 PROGRESS = Progress(
     samples=2,
@@ -136,6 +137,7 @@ def test_what_is_seen_of_the_swarm_is_counted(metrics):
     assert value(text, "ctpeer_sent_bytes_total") == 20
     assert value(text, "ctpeer_received_bytes_total") == 40
     assert value(text, "ctpeer_records_refused_total", reason=Refusal.PLAIN) == 6
+    assert value(text, "ctpeer_requests_refused_total", reason="busy") == 4
     assert value(text, "ctpeer_peers", state="known") == 3
     assert value(text, "ctpeer_peers", state="reachable") == 1
 

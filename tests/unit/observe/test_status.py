@@ -60,6 +60,7 @@ def seen(*states):
         sent_bytes=1,
         received_bytes=2,
         refused_records={},
+        refused_requests={},
     )
 
 
