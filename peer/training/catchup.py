@@ -142,9 +142,9 @@ class CatchUp:
     def _adopt(self, branch: Branch, root: str) -> None:
         """Make the branch, up to the state of that root, our own row."""
         first = branch.row[0].vote.base.epoch
-        before = [c for c in self._history.row() if c.vote.base.epoch < first]
+        before = branch.before
         if before and before[-1].vote.base.epoch != first - 1:
-            before = []
+            before = ()  # what lies between is not known
         until = branch.roots[root]
         self._history.replace([*before, *(c for c in branch.row if c.vote.base.epoch < until)])
         witness = next(c for c in branch.row if c.vote.base.state_root == root)

@@ -59,7 +59,7 @@ def choose(
     Args:
         ours: What we did since the common root.
         theirs: What the others did.
-        tenured: Peers that signed before the common root; empty where there is no such past, and
+        tenured: Peers that worked before the common root; empty where there is no such past, and
             then everybody counts.
         founders: Peers that count before all others; for rows that have no past in common, where
             each side knows its own peers only.
@@ -108,7 +108,7 @@ def objection(
         base: Where the peer stands.
         me: Its id.
         standing: The peers that stand there, too, as far as it knows, itself among them.
-        tenured: Peers that signed on the way to `base`; nobody at a run's beginning.
+        tenured: Peers that worked on the way to `base`; nobody at a run's beginning.
     """
     if (wrong := problem(certificate)) is not None:
         return wrong

@@ -107,7 +107,7 @@ def leaders(
         base: Draws the order, so that everybody leads now and then.
         peers: Candidates, ourselves among them.
         failures: How many rounds on `base` failed under a leader; those who failed come last.
-        tenured: Peers that signed certificates; newcomers lead where there is nobody else.
+        tenured: Peers that were in groups lately; newcomers lead where there is nobody else.
     """
 
     def rank(peer: str) -> tuple[int, bool, bytes]:

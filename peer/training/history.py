@@ -8,7 +8,7 @@ from peer.training.certificate import Certificate
 
 KEPT = 4096
 TENURE_EPOCHS = 512
-"""How far back a peer's signatures count."""
+"""How far back a peer's work counts."""
 
 
 class History:
@@ -27,7 +27,7 @@ class History:
             if self._row and self._row[-1].vote.base.epoch == base.epoch - 1:
                 self._row.append(certificate)
                 self._roots[base.epoch] = base.state_root
-                self._met.append(certificate.signers)
+                self._met.append(frozenset(certificate.vote.group))
                 if len(self._row) > KEPT:
                     self._roots.pop(self._row.pop(0).vote.base.epoch)
                 return
@@ -55,19 +55,20 @@ class History:
         return [c for c in self.row() if c.vote.base.epoch >= epoch]
 
     def tenured(self) -> frozenset[str]:
-        """Return the peers that signed one of the last `TENURE_EPOCHS` certificates of the row.
+        """Return the members of the groups of the last `TENURE_EPOCHS` certificates of the row.
 
-        All who are on one row agree about it; so those of a row that was left are not among them.
+        All who are on one row agree about it. So those of a row that was left are not among them,
+        and it does not matter whose signatures reached a certificate in time.
         """
         with self._lock:
-            return frozenset().union(*(c.signers for c in self._row[-TENURE_EPOCHS:]))
+            return frozenset().union(*(c.vote.group for c in self._row[-TENURE_EPOCHS:]))
 
     def met(self) -> frozenset[str]:
-        """Return the peers that signed lately, on this row or on one that we left."""
+        """Return the peers that worked on certificates lately, on this row or on one we left."""
         with self._lock:
             return frozenset().union(*self._met)
 
     def _take(self, row: Sequence[Certificate]) -> None:
         self._row = list(row)
-        self._met.extend(c.signers for c in row[-TENURE_EPOCHS:])
+        self._met.extend(frozenset(c.vote.group) for c in row[-TENURE_EPOCHS:])
         self._roots = {c.vote.base.epoch: c.vote.base.state_root for c in row}

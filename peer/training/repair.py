@@ -29,14 +29,16 @@ class Branch:
     Attributes:
         peer_id: Whose it is.
         row: Its certificates since the common root, oldest first; the newest ones at most.
+        before: Our own up to then; empty if there is no common root.
         ours: Our own since then.
-        tenured: Peers that signed before the common root.
+        tenured: Peers that worked on the row before the common root.
         standing: Peers that stand where we do, as `Muster.beside` has it.
         founders: The run's founders, if no certificate is in common.
     """
 
     peer_id: str
     row: tuple[Certificate, ...]
+    before: tuple[Certificate, ...]
     ours: tuple[Certificate, ...]
     tenured: frozenset[str]
     standing: frozenset[str]
@@ -50,7 +52,7 @@ class Branch:
     def decide(self) -> tuple[Fork, str]:
         """Return whether to go over to it, and why."""
         theirs = Row.of(self.row)
-        ours = Row.of(self.ours)
+        ours = Row.of(self.ours[-MAX_ROW:])  # as much of it as we look at of theirs
         if not self.ours and self.row:
             here = left_behind(theirs.last_signed, self.standing, self.tenured)
             ours = Row.still(here, self.row[0].vote.base.epoch)
@@ -139,7 +141,10 @@ class Repair:
             raise MisbehavedError("its row of certificates is not the one that it named")
         before = [c for c in ours if common is not None and c.vote.base.epoch < common]
         since = [c for c in ours if common is None or c.vote.base.epoch >= common]
-        tenured = frozenset(signer for c in before[-MAX_ROW:] for signer in c.signers)
+        # The electorate must be the same for both sides: what both remember, and those that a vote
+        # names; whose signatures reached a certificate in time is another matter at each peer.
+        shared = [c for c in before if c.vote.base.epoch >= theirs[0][0]]
+        tenured = frozenset(member for c in shared[-MAX_ROW:] for member in c.vote.group)
         founders = frozenset[str]() if tenured else self._founders
         if not tenured:
             # Without a past in common only those count whom we have worked with: else a row of
@@ -149,7 +154,7 @@ class Repair:
             if tenured <= {self._muster.identity.peer_id}:
                 tenured = frozenset()
         standing = frozenset(self._muster.beside())
-        return Branch(peer, tuple(row), tuple(since), tenured, standing, founders)
+        return Branch(peer, tuple(row), tuple(before), tuple(since), tenured, standing, founders)
 
     async def _check(self, row: Sequence[Certificate]) -> None:
         """Verify a row; others get their turn in between, for it takes milliseconds each."""
