@@ -126,6 +126,7 @@ def limit(peers: Iterable[str], base: Base, last_group: Collection[str]) -> list
 
 
 def settle(
+    base: Base,
     peers: Collection[str],
     unreachable: Mapping[str, Collection[str]],
     clients: Collection[str] = (),
@@ -133,6 +134,7 @@ def settle(
     """Return the peers that can all reach each other, dropping as few as this can see.
 
     Args:
+        base: Draws who goes where one word stands against another, so that nobody always does.
         peers: Who wants to be in the group.
         unreachable: By peer, whom it said that it cannot reach.
         clients: Who reduces nothing: two of them need not reach each other.
@@ -150,10 +152,8 @@ def settle(
         trouble: dict[str, int] = {}
         for accuser, accused in pairs:
             trouble[accuser] = trouble.get(accuser, 0) + 1
-            # One word against another: the one who is spoken of goes, unless many say it of him.
             trouble[accused] = trouble.get(accused, 0) + 1
-        named = {b for _, b in pairs}
-        left.discard(max(trouble, key=lambda peer: (trouble[peer], peer in named, peer)))
+        left.discard(max(trouble, key=lambda peer: (trouble[peer], _draw(base, peer))))
 
 
 @dataclasses.dataclass(frozen=True)

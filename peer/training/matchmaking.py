@@ -225,7 +225,9 @@ class Matchmaking:
         clients = {word.peer_id for word in words if not word.reduces}
         if len(clients) == len(words):
             clients = set()  # then they reduce, and must reach each other
-        others = settle(gathering.words, gathering.unreachable, clients) - {ready.peer_id}
+        others = settle(ready.base, gathering.words, gathering.unreachable, clients) - {
+            ready.peer_id
+        }
         kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
         group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
         gathering.group.set_result(group)

@@ -86,7 +86,7 @@ def test_a_flood_of_newcomers_does_not_push_out_the_last_group():
 
 @given(PEERS, WORDS)
 def test_the_settled_can_all_reach_each_other(peers, unreachable):
-    left = settle(peers, unreachable)
+    left = settle(BASE, peers, unreachable)
     assert left <= peers
     assert not any(b in unreachable.get(a, ()) for a in left for b in left if a != b)
 
@@ -95,33 +95,45 @@ def test_the_settled_can_all_reach_each_other(peers, unreachable):
 def test_nobody_is_dropped_whom_nobody_speaks_of_and_who_speaks_of_nobody(peers, unreachable):
     named = {peer for names in unreachable.values() for peer in names}
     easy = {peer for peer in peers if peer not in named and not unreachable.get(peer)}
-    assert easy <= settle(peers, unreachable)
+    assert easy <= settle(BASE, peers, unreachable)
 
 
 @given(PEERS, WORDS)
 def test_settling_does_not_hang_on_the_order(peers, unreachable):
     turned = {peer: sorted(unreachable[peer]) for peer in reversed(list(unreachable))}
-    assert settle(sorted(peers, reverse=True), turned) == settle(peers, unreachable)
+    assert settle(BASE, sorted(peers, reverse=True), turned) == settle(BASE, peers, unreachable)
 
 
 @pytest.mark.parametrize(
     ("unreachable", "left"),
     [
         ({}, "abcd"),
-        ({"a": "b"}, "acd"),
-        ({"a": "b", "b": "a"}, "acd"),
-        ({"b": "a"}, "bcd"),
         ({"a": "d", "b": "d", "c": "d"}, "abc"),
         ({"d": "abc"}, "abc"),
         ({"d": "abc", "a": "d", "b": "d", "c": "d"}, "abc"),
         ({"a": "b", "c": "b"}, "acd"),
-        ({"a": "x", "b": "ay"}, "bcd"),
+        ({"a": "x", "b": "y"}, "abcd"),
         ({"a": "a"}, "abcd"),
     ],
 )
 def test_as_few_are_dropped_as_have_to_be(unreachable, left):
     named = {peer: set(names) for peer, names in unreachable.items()}
-    assert settle("abcd", named) == set(left)
+    assert settle(BASE, "abcd", named) == set(left)
+
+
+def test_of_two_words_against_each_other_now_one_counts_and_now_the_other():
+    bases = [dataclasses.replace(BASE, state_root=f"{n:064x}") for n in range(100)]
+    for unreachable in ({"a": "b"}, {"a": "b", "b": "a"}):
+        left = [settle(base, "abcd", unreachable) for base in bases]
+        assert {"c", "d"} <= set.intersection(*left)
+        assert 30 < sum("a" in peers for peers in left) < 70
+        assert all(("a" in peers) != ("b" in peers) for peers in left)
+
+
+@pytest.mark.parametrize("clients", ["ab", "abc"])
+def test_clients_that_cannot_reach_each_other_are_no_trouble(clients):
+    assert settle(BASE, "abcd", {"a": "b", "b": "a"}, clients) == set("abcd")
+    assert settle(BASE, "abcd", {"a": "bd"}, clients) != set("abcd")
 
 
 # ---- the word
