@@ -14,7 +14,7 @@ from pathlib import Path
 
 from peer.checkpoint.snapshot import CHUNK, FRAME_BYTES, HEADER
 from peer.checkpoint.staging import Place, Staging, Wanted
-from peer.errors import ConfigurationError, MisbehavedError, PeerError
+from peer.errors import ConfigurationError, MisbehavedError, PeerError, StalledError
 from peer.swarm.download import FetchError, OnProgress, OnRefusal, Refusal
 from peer.swarm.wire import Channel, Transport, call, scoped
 from peer.training.state import GlobalState, StateHeader, root_of
@@ -36,11 +36,15 @@ class Patience:
         open_s: For a stream.
         header_s: For the header; the donor may have to read all of its state for it.
         frame_s: For each frame of a chunk.
+        slowest_bytes_per_s: What a donor has to give at least, over any `window_s`.
+        window_s: Over how long that is measured.
     """
 
     open_s: float = 15.0
     header_s: float = 180.0
     frame_s: float = 30.0
+    slowest_bytes_per_s: float = 32_000.0
+    window_s: float = 60.0
 
 
 async def fetch_snapshot(
@@ -216,6 +220,7 @@ class _Gathering:
 
     async def _exchange(self, donor: str, channel: Channel) -> None:
         asked: deque[Place] = deque()
+        rate = _Rate(self._fetch.patience)
         while self._shares.left:
             while len(asked) < _WINDOW and (place := self._shares.take(donor)) is not None:
                 request = {"root": self._fetch.wanted.root, "buffer": place[0], "index": place[1]}
@@ -226,9 +231,9 @@ class _Gathering:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            await self._receive(channel, asked.popleft())
+            await self._receive(channel, asked.popleft(), rate)
 
-    async def _receive(self, channel: Channel, place: Place) -> None:
+    async def _receive(self, channel: Channel, place: Place, rate: "_Rate") -> None:
         data = bytearray(self._staged.size_of(place))
         for start in range(0, len(data), FRAME_BYTES):
             size = min(FRAME_BYTES, len(data) - start)
@@ -236,6 +241,7 @@ class _Gathering:
             if len(body) != size:
                 raise MisbehavedError(f"it gave {len(body)} bytes where {size} were due")
             data[start : start + size] = body
+            rate.note(size)
         hash_ = self._header.chunk_hash(*place)
         kept = await offload(self._fetch.wanted.elements, self._staged.keep, place, data, hash_)
         if not kept:
@@ -244,6 +250,28 @@ class _Gathering:
             self._changed.set()
             self._bytes += len(data)
             self._fetch.on_progress(self._bytes, self._total_bytes)
+
+
+class _Rate:
+    """What a donor gives, so that one that gives next to nothing does not hold a join up.
+
+    What it gave stays here, so that whoever has nobody faster goes on with it in the next call.
+    """
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._since_s = asyncio.get_running_loop().time()
+        self._bytes = 0
+
+    def note(self, n: int) -> None:
+        """Note that `n` bytes came; StalledError if they are too few for the time."""
+        self._bytes += n
+        seconds = asyncio.get_running_loop().time() - self._since_s
+        if seconds < self._patience.window_s:
+            return
+        if self._bytes < seconds * self._patience.slowest_bytes_per_s:
+            raise StalledError(f"it gave {self._bytes / seconds / 1e3:.0f} kB/s")
+        self._since_s, self._bytes = asyncio.get_running_loop().time(), 0
 
 
 class Shares:

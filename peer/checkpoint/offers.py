@@ -73,7 +73,9 @@ class Offers:
             for root in offered:
                 if roots.get(root, -1) > beyond:
                     donors.setdefault(root, []).append(peer)
-        for root in sorted(donors, key=lambda root: (roots[root], len(donors[root])), reverse=True):
+        # One donor may be slow, and a few epochs more are soon replayed.
+        order = sorted(donors, key=lambda root: (len(donors[root]) > 1, roots[root]), reverse=True)
+        for root in order:
             wanted = Wanted(root, self._manifest_hash, self._schema, self._slots)
             try:
                 state = await fetch_snapshot(

@@ -62,7 +62,7 @@ class SwarmRounds:
         """Take part in the others' rounds, once it is known who is there."""
         self._network.wait(self._start())
         self._network.settle()
-        self._behind = self._catchup.behind
+        self._behind = self._catchup.doubtful
         self._network.begin(self._catchup.watch(self._note_behind))
         self.rest(resting=False)
 
@@ -168,7 +168,8 @@ def make_swarm_rounds(
     """
     muster, history = network.muster, History()
     averages = AverageLog(run.path / "averages", _AVERAGES_IN_MEMORY_BYTES)
-    averager = Averager(muster, averages, schema.elements, run.manifest.averaging.codec, emit)
+    codec = run.manifest.averaging.codec
+    averager = Averager(muster, averages, schema.elements, codec, emit, upload=network.upload)
 
     def progress(done: int, total: int) -> None:
         reason = f"fetching the state of the run: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"

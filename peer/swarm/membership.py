@@ -21,12 +21,12 @@ from peer.run.manifest import Hash, PeerId
 from peer.swarm.wire import PROTOCOL
 
 MAX_PEERS = 512
-MAX_SHUNNED = 16
 """Peers remembered at once: a flood of records must not fill the memory."""
+MAX_SHUNNED = 16
 
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 60.0
-_LONGEST_DISTRUST_S = 600.0
+_FIRST_DISTRUST_S, _LONGEST_DISTRUST_S = 20.0, 600.0
 _FORGIVEN_S = 3600.0
 """So long a good conduct takes one offence back."""
 _STALE_AFTER_S = 30.0
@@ -55,6 +55,7 @@ class Report(Section):
         client: Whether others cannot dial it.
         resting: Whether it is paused, so that nobody should wait for it.
         addresses: Where it listens.
+        shuns: Live peers that it leaves out of groups.
         now_s: Its wall clock.
     """
 
@@ -160,7 +161,8 @@ class Roster:
         if member is None:
             return
         member.report, member.seen_s = report, now_s
-        member.addresses = report.addresses or member.addresses
+        own = tuple(address for address in report.addresses if _leads_to(peer_id, address))
+        member.addresses = own or member.addresses
         member.down_until_s = float("-inf")
         if answered:
             member.failures, member.problem = 0, ""
@@ -184,7 +186,7 @@ class Roster:
         good_s = max(0.0, now_s - member.distrusted_until_s)
         member.distrusts = max(0, member.distrusts - int(min(good_s, 1e9) // _FORGIVEN_S)) + 1
         member.problem = problem
-        pause_s = _FIRST_PAUSE_S * 5 * 2 ** min(member.distrusts - 1, 10)
+        pause_s = _FIRST_DISTRUST_S * 2 ** min(member.distrusts - 1, 10)
         member.distrusted_until_s = now_s + min(_LONGEST_DISTRUST_S, pause_s)
 
     def live(self, now_s: float) -> set[str]:

@@ -35,11 +35,19 @@ class Kept:
         certificate: The proof, as JSON text.
         parts: The encoded parts in their order; one that lies on the disk is read when asked for,
             which raises OSError if the disk fails.
+        sizes: Their bytes.
     """
 
     epoch: int
     certificate: str
     parts: Sequence[Body]
+    sizes: tuple[int, ...]
+
+    def piece(self, index: int, start: int, size: int) -> Body:
+        """Return up to `size` bytes of a part; OSError if the disk fails."""
+        if isinstance(self.parts, _Spilled):
+            return self.parts.piece(index, start, min(size, self.sizes[index] - start))
+        return memoryview(self.parts[index])[start : start + size]
 
 
 @dataclasses.dataclass(eq=False)
@@ -131,7 +139,7 @@ class AverageLog:
                     log.warning("a kept average cannot be read: %s", error)
                     self._forget(base_root)
                     return None
-        return Kept(entry.epoch, entry.certificate, parts)
+        return Kept(entry.epoch, entry.certificate, parts, entry.sizes)
 
     def certificate(self, base_root: str) -> str | None:
         """Return the certificate of the average on `base_root`; it outlasts the average."""
@@ -239,11 +247,15 @@ class _Spilled(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        size, start = self._sizes[index], self._starts[range(len(self))[index]]
+        return self.piece(index, 0, self._sizes[index])
+
+    def piece(self, index: int, start: int, size: int) -> bytes:
+        """Return `size` bytes of a part from `start` on."""
+        start += self._starts[range(len(self))[index]]
         data = os.pread(self._descriptor, size, start)
         while len(data) < size:  # one call reads at most 2 GiB
             more = os.pread(self._descriptor, size - len(data), start + len(data))
             if not more:
-                raise OSError(f"a part of {size} bytes ends after {len(data)}")
+                raise OSError(f"{size} bytes of a part end after {len(data)}")
             data += more
         return data

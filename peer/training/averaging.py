@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from peer.errors import MisbehavedError, PeerError
 from peer.events import Message, PartRefused, RoundFailure
+from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body
 from peer.training.averages import AverageLog
 from peer.training.ballot import Ballot, NoQuorumError
@@ -18,6 +19,7 @@ from peer.training.contribution import Contribution
 from peer.training.exchange import Exchange
 from peer.training.follow import Follow, Found
 from peer.training.group import Group, sign_ready
+from peer.training.leads import Leads
 from peer.training.matchmaking import Matchmaking
 from peer.training.muster import Muster
 from peer.training.reducer import check
@@ -25,8 +27,6 @@ from peer.training.round import Committed, Failed, average_alone, refusal
 from peer.training.transfer import Part, joined, offload
 
 log = logging.getLogger(__name__)
-
-_USELESS_S = 10.0
 
 Hook = Callable[[str], None]
 """Called when a round enters a phase; tests inject faults there."""
@@ -42,6 +42,7 @@ class Averager:
         codec_name: How contributions and averages travel.
         emit: Takes events.
         hook: Told of each phase.
+        upload: Bounds the bytes per second of what others fetch after a round; None does not.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Averager:
         codec_name: str,
         emit: Callable[[Message], None],
         hook: Hook | None = None,
+        upload: Throttle | None = None,
     ) -> None:
         self._muster = muster
         self._averages = averages
@@ -64,12 +66,13 @@ class Averager:
             muster, elements, codec_name, self._note_refused, self._note_denied
         )
         self._ballot = Ballot(muster)
-        self._follow = Follow(muster, averages, elements, codec_name, self._open_round)
+        upload = upload or Throttle(None)
+        self._follow = Follow(muster, averages, elements, codec_name, self._open_round, upload)
         self._running: tuple[str, asyncio.Future[None]] | None = None
         self._stage = RoundFailure.NO_GROUP
         self._tried: Base | None = None
         self._spilling: asyncio.Future[None] | None = None
-        self._useless_until_s: dict[str, float] = {}
+        self._leads = Leads()
         # A round that was abandoned may still be ending when the next one begins.
         self._one_at_a_time = asyncio.Lock()
 
@@ -110,13 +113,32 @@ class Averager:
 
     def ahead(self) -> set[str]:
         """Return who claims to be ahead of us, but for those who just could not prove it."""
-        now_s = self._muster.now_s
-        late = {peer for peer, until_s in self._useless_until_s.items() if until_s > now_s}
-        return self._muster.heeded(self._muster.ahead()) - late
+        claiming = self._muster.heeded(self._muster.ahead())
+        return self._leads.open(claiming, self._muster.now_s)
+
+    @property
+    def in_round(self) -> bool:
+        """Whether a round is under way, which finds out for itself what others have."""
+        return self._one_at_a_time.locked()
+
+    async def can_follow(self, base: Base) -> bool:
+        """Return whether one of those ahead has a certificate that takes us on from `base`."""
+        ahead = self.ahead()
+        if ahead and await self._follow.offers(base, sorted(ahead), enough=1):
+            return True
+        self._note_vain(ahead)
+        return False
 
     def forgive(self) -> None:
         """Believe everybody again: we stand elsewhere now."""
-        self._useless_until_s.clear()
+        self._leads.forgive()
+
+    def _note_vain(self, peers: set[str]) -> None:
+        # They are on another branch, or lie: `peer.training.repair` finds out, not each round.
+        muster = self._muster
+        for peer in peers & muster.ahead():
+            self._leads.vain(peer, muster.now_s, tenured=peer in muster.tenured)
+        self._leads.forget({member.peer_id for member in muster.roster.members()})
 
     async def follow(self, base: Base) -> Committed | None:
         """Return the next epoch that others certified on top of `base`, or None."""
@@ -133,16 +155,15 @@ class Averager:
         return self._committed(certificate, parts, {})
 
     async def _search(self, base: Base, peers: set[str]) -> Found | None:
-        peers = self._muster.heeded(peers)
+        """Return what one of `peers` certified on `base`.
+
+        Also those are asked that we would not be in a group with: what they have, they have.
+        """
         if not peers:
             return None
-        ahead = self._muster.ahead()
         found = await self._follow.ask(base, sorted(peers))
         if found is None:
-            # They are on another branch, or lie: `peer.training.repair` finds out, not each round.
-            until_s = self._muster.now_s + _USELESS_S
-            still = {p: s for p, s in self._useless_until_s.items() if s > self._muster.now_s}
-            self._useless_until_s = still | dict.fromkeys(peers & ahead, until_s)
+            self._note_vain(peers)
         return found
 
     async def _attempt(self, base: Base, contribution: Contribution) -> Committed | Failed:
@@ -202,9 +223,11 @@ class Averager:
             base,
             contribution.contribution_id,
             contribution.weight,
+            # Never the same again, not even after a restart.
+            attempt=int(1e3 * asyncio.get_running_loop().time()),
             reduces=not muster.client,
         )
-        return await self._matchmaking.find(ready, fellows, muster.shunned(base))
+        return await self._matchmaking.find(ready, fellows, muster.unreachable())
 
     async def _alone(self, base: Base, contribution: Contribution) -> Committed | Failed:
         # Whoever is elsewhere may have gone on from here without us, just now.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from peer.training.averaging import Averager
 from peer.training.certificate import Base
 from peer.training.history import History
+from peer.training.leads import Leads
 from peer.training.muster import Muster
 from peer.training.repair import Branch, Repair
 from peer.training.round import Replaced, Step, Waiting
@@ -17,8 +18,6 @@ log = logging.getLogger(__name__)
 REPLAYED_EPOCHS = 16
 """Further behind than this, a snapshot is looked for before every epoch is replayed."""
 
-_CHECKED_S = 10.0
-"""A peer whose row was looked at and found no better is not suspected again for so long."""
 _PATIENCE_S = 60.0
 """How long to wait for a state that nobody offers, before we go on by ourselves."""
 
@@ -51,7 +50,9 @@ class CatchUp:
         self._repair = Repair(muster, history, founders)
         self._fetch = fetch
         self._waiting_since_s: float | None = None
-        self._unsuspected_until_s: dict[str, float] = {}
+        self._leads = Leads()
+        self._given_up_until_s = float("-inf")
+        self._promising: set[str] = set()
 
     async def start(self) -> None:
         """Show others our row."""
@@ -60,13 +61,32 @@ class CatchUp:
     def suspects(self) -> set[str]:
         """Return the peers that may be on another row, but for those looked at just now."""
         now_s = self._muster.now_s
-        cleared = {p for p, until_s in self._unsuspected_until_s.items() if until_s > now_s}
-        return self._repair.suspects() - cleared
+        if now_s < self._given_up_until_s:
+            return set()
+        return self._leads.open(self._repair.suspects(), now_s)
 
     @property
-    def behind(self) -> bool:
-        """Whether `step` has something to find out."""
+    def doubtful(self) -> bool:
+        """Whether others say that the run is elsewhere."""
         return bool(self._averager.ahead() or self.suspects())
+
+    async def is_behind(self) -> bool:
+        """Return whether `step` leads somewhere: anybody can say that the run is elsewhere.
+
+        Work goes on meanwhile.
+        """
+        mine = self._muster.standing
+        if not self.doubtful or mine.root is None or self._averager.in_round:
+            return False
+        base = Base(self._muster.run_id, mine.generation, mine.epoch, mine.root)
+        if await self._averager.can_follow(base):
+            return True
+        suspects = self.suspects()
+        branch, _ = await self._repair.best(sorted(suspects))
+        self._promising = {branch.peer_id} if branch else set()
+        if branch is None:
+            self._note_vain(suspects)
+        return branch is not None
 
     async def step(self, base: Base) -> Step | None:
         """Return the next epoch on top of `base`, or another state to go over to.
@@ -96,15 +116,16 @@ class CatchUp:
         if now_s - self._waiting_since_s < _PATIENCE_S:
             return step
         self._waiting_since_s = None
-        self._clear(self._repair.suspects(), _PATIENCE_S)
+        self._given_up_until_s = now_s + _PATIENCE_S
         return None
 
     async def _go_over(self, base: Base, peers: set[str]) -> Step | None:
         suspects = peers & self.suspects()
+        suspects = suspects & self._promising or suspects
         branch, reason = await self._repair.best(sorted(suspects))
         if branch is None:
             log.debug("we stay: %s", reason)
-            self._clear(suspects, _CHECKED_S)
+            self._note_vain(suspects)
             return None
         # A row that begins where we stand can be followed: nothing of ours is lost by it.
         onward = not branch.ours and branch.row[0].vote.base == base
@@ -118,7 +139,7 @@ class CatchUp:
             taken = await self._averager.take(branch.row[0], branch.peer_id)
         if found is None:
             return taken or Waiting(f"{reason}; waiting for a peer that offers its state")
-        self._unsuspected_until_s.clear()
+        self._leads.forgive()
         self._averager.forgive()
         state, root = found
         me = self._muster.identity.peer_id
@@ -134,10 +155,11 @@ class CatchUp:
             lost_weight=sum(entry.weight for entry in mine),
         )
 
-    def _clear(self, peers: set[str], seconds: float) -> None:
-        now_s = self._muster.now_s
-        still = {p: until_s for p, until_s in self._unsuspected_until_s.items() if until_s > now_s}
-        self._unsuspected_until_s = still | dict.fromkeys(peers, now_s + seconds)
+    def _note_vain(self, peers: set[str]) -> None:
+        muster = self._muster
+        for peer in peers:
+            self._leads.vain(peer, muster.now_s, tenured=peer in muster.tenured)
+        self._leads.forget({member.peer_id for member in muster.roster.members()})
 
     def _adopt(self, branch: Branch, root: str) -> None:
         """Make the branch, up to the state of that root, our own row."""
@@ -155,6 +177,6 @@ class CatchUp:
     async def watch(self, note: Callable[[bool], None]) -> None:
         """Tell `note` again and again whether we are behind, for ever."""
         while True:
-            note(self.behind)
+            note(await self.is_behind())
             await self._muster.moved(0.25)
             await asyncio.sleep(0)

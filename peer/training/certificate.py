@@ -50,11 +50,20 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One contribution in a vote: whose, which, and how many loss terms it weighs."""
+    """One contribution in a vote.
+
+    Attributes:
+        peer_id: Whose.
+        contribution_id: Which.
+        weight: Loss terms behind it.
+        attempt: Which try to have it averaged: it is part of the group's name, so that what was
+            signed in a round that failed has no meaning in the next.
+    """
 
     peer_id: PeerName
     contribution_id: Name
     weight: int
+    attempt: Count
 
 
 def group_id(base: Base, entries: Iterable[Entry]) -> str:
@@ -80,7 +89,7 @@ class PartDigest:
     elements: Count
     digest: Name
     square_sum: Finite
-    refused: tuple[PeerName, ...]
+    refused: Annotated[tuple[PeerName, ...], Field(max_length=MAX_GROUP)]
     signature: Base64
 
     @cached_property
@@ -108,8 +117,8 @@ class Vote:
     """What every member that holds all parts says of a round; equal for equal results."""
 
     base: Base
-    entries: tuple[Entry, ...]
-    parts: tuple[PartDigest, ...]
+    entries: Annotated[tuple[Entry, ...], Field(max_length=MAX_GROUP)]
+    parts: Annotated[tuple[PartDigest, ...], Field(max_length=MAX_GROUP)]
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -154,7 +163,7 @@ class Certificate:
     """A vote with the signatures of more than half of its group."""
 
     vote: Vote
-    signatures: tuple[Signature, ...]
+    signatures: Annotated[tuple[Signature, ...], Field(max_length=MAX_GROUP)]
 
     @cached_property
     def signers(self) -> frozenset[str]:

@@ -3,27 +3,32 @@
 import asyncio
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 
-from peer.errors import MisbehavedError, PeerError
+from peer.errors import DeclinedError, MisbehavedError, PeerError
+from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Channel
 from peer.training import codec
-from peer.training.averages import AverageLog
-from peer.training.certificate import Base, Certificate
+from peer.training.averages import AverageLog, Kept
+from peer.training.certificate import MAX_GROUP, Base, Certificate
 from peer.training.chain import objection
 from peer.training.matchmaking import beating
 from peer.training.muster import Muster
 from peer.training.transfer import (
+    FRAME_BYTES,
     Part,
     check_part,
     offload,
     receive_body,
-    send_body,
     timely,
     transfer_timeout_s,
 )
 
 log = logging.getLogger(__name__)
+
+_MARGIN_S = 0.1
+_STREAMS, _STREAMS_OF_ONE_PEER = 16, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Follow:
         elements: Numbers in an average.
         codec_name: How it is encoded.
         open_round: Returns what resolves when our round on a base is over; None if there is none.
+        upload: Bounds the bytes per second that others fetch.
     """
 
     def __init__(
@@ -53,12 +59,15 @@ class Follow:
         elements: int,
         codec_name: str,
         open_round: Callable[[str], "asyncio.Future[None] | None"],
+        upload: Throttle,
     ) -> None:
         self._muster = muster
         self._averages = averages
         self._elements = elements
         self._codec = codec_name
         self._open_round = open_round
+        self._upload = upload
+        self._given: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Answer those who ask."""
@@ -96,13 +105,52 @@ class Follow:
                 log.info("no average from %s: %s", peer, error)
         return None
 
-    async def offers(self, base: Base, peers: Collection[str]) -> list[tuple[Certificate, str]]:
-        """Return the certificates on `base` that `peers` have and that we may take, best first."""
-        answers = await asyncio.gather(*(self._ask(peer, base) for peer in peers))
-        found = [(c, p) for p, c in zip(peers, answers, strict=True) if c is not None]
+    async def offers(
+        self, base: Base, peers: Collection[str], enough: int = MAX_GROUP
+    ) -> list[tuple[Certificate, str]]:
+        """Return the certificates on `base` that `peers` have and that we may take, best first.
+
+        Nobody waits for ever for the last of them: where most have answered, or one has what we
+        look for, the others have to come soon.
+
+        Args:
+            base: The state to go on from.
+            peers: Whom to ask.
+            enough: How many certificates are enough.
+        """
+        loop = asyncio.get_running_loop()
+        began_s, until_s = loop.time(), float("inf")
+        asked = {asyncio.create_task(self._ask(peer, base)): peer for peer in peers}
+        left, found = set(asked), list[tuple[Certificate, str]]()
+        try:
+            while left and len(found) < enough and loop.time() < until_s:
+                wait_s = until_s - loop.time() if until_s < float("inf") else None
+                done, left = await asyncio.wait(
+                    left, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                found += [(c, asked[task]) for task in done if (c := task.result()) is not None]
+                took_s = loop.time() - began_s
+                if found:
+                    until_s = min(until_s, loop.time() + _MARGIN_S + 2 * took_s)
+                elif 2 * len(left) < len(asked):
+                    until_s = min(until_s, loop.time() + self._patience_s({asked[t] for t in left}))
+            if not found:
+                for task in left:
+                    what = "it says late, if ever, whether it has a certificate"
+                    self._muster.suspect(asked[task], what)
+        finally:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
         # Where a partition made two of them, everybody who sees both takes the same one.
         found.sort(key=lambda o: (-len(o[0].signers), -o[0].vote.weight, o[0].vote.vote_id))
         return found
+
+    def _patience_s(self, late: set[str]) -> float:
+        """Return how long those who are late are still waited for, where most have answered."""
+        limits, muster = self._muster.limits, self._muster
+        in_order = late & muster.roster.trusted(muster.now_s)
+        return 2 * limits.frame_timeout_s if in_order else limits.call_timeout_s
 
     async def _ask(self, peer: str, base: Base) -> Certificate | None:
         muster = self._muster
@@ -208,5 +256,19 @@ class Follow:
         ):
             await channel.send({"error": "that average is not kept here any more"})
             return
-        for part in kept.parts:
-            await send_body(channel, part, limits.frame_timeout_s)
+        peer, crowded = channel.remote, self._given.total() >= _STREAMS
+        if crowded or self._given[peer] >= _STREAMS_OF_ONE_PEER:
+            raise DeclinedError("too many ask at once; ask again later")
+        self._given[peer] += 1
+        try:
+            await self._give(channel, kept)
+        finally:
+            self._given[peer] -= 1
+            self._given += Counter()  # forget who is gone
+
+    async def _give(self, channel: Channel, kept: Kept) -> None:
+        for index, size in enumerate(kept.sizes):
+            for start in range(0, size, FRAME_BYTES):
+                piece = await offload(self._elements, kept.piece, index, start, FRAME_BYTES)
+                await self._upload.take(len(piece))
+                await timely(channel.send({}, piece), self._muster.limits.frame_timeout_s)

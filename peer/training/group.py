@@ -20,6 +20,7 @@ from peer.training.certificate import (
     MAX_GROUP,
     Base,
     Base64,
+    Count,
     Entry,
     Name,
     group_id,
@@ -37,6 +38,7 @@ class Ready:
         base: The state that the contribution was made on.
         contribution_id: Which contribution.
         weight: Loss terms behind it.
+        attempt: Which try this is; see `Entry`.
         reduces: Whether others can reach the peer, so that it can reduce a part.
         public_key: The peer's, base64 of libp2p's protobuf.
         signature: Over all this, base64.
@@ -45,6 +47,7 @@ class Ready:
     base: Base
     contribution_id: Name
     weight: int
+    attempt: Count
     reduces: bool
     public_key: Base64
     signature: Base64
@@ -57,7 +60,7 @@ class Ready:
     @property
     def entry(self) -> Entry:
         """The contribution as votes name it."""
-        return Entry(self.peer_id, self.contribution_id, self.weight)
+        return Entry(self.peer_id, self.contribution_id, self.weight, self.attempt)
 
     def to_json(self) -> dict[str, Any]:
         """Return this as JSON has it."""
@@ -68,11 +71,17 @@ _READY = TypeAdapter(Ready)
 
 
 def sign_ready(
-    identity: Identity, base: Base, contribution_id: str, weight: int, *, reduces: bool
+    identity: Identity,
+    base: Base,
+    contribution_id: str,
+    weight: int,
+    *,
+    attempt: int,
+    reduces: bool,
 ) -> Ready:
     """Return the word of `identity` that it is ready."""
     key = base64.b64encode(identity.public_key).decode()
-    draft = Ready(base, contribution_id, weight, reduces, key, "")
+    draft = Ready(base, contribution_id, weight, attempt, reduces, key, "")
     signature = base64.b64encode(identity.sign(_statement(draft))).decode()
     return dataclasses.replace(draft, signature=signature)
 

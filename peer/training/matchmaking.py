@@ -69,6 +69,7 @@ class Matchmaking:
         self._following: str | None = None
         self._closed: Base | None = None
         self._failures: dict[str, int] = {}
+        self._yielded: set[str] = set()
         self._absences: dict[str, _Absence] = {}
 
     async def start(self) -> None:
@@ -95,13 +96,13 @@ class Matchmaking:
         Args:
             ready: Our word.
             fellows: Whom we know that may be in it.
-            unreachable: Whom we know that we cannot work with.
+            unreachable: Whom we know that we cannot reach.
 
         Raises:
             PeerError: No leader let us in.
         """
         if self._base != ready.base:
-            self._base, self._failures = ready.base, {}
+            self._base, self._failures, self._yielded = ready.base, {}, set()
         me = self._muster.identity.peer_id
         may_lead = {me} | self._muster.may_lead(ready.base)
         candidates = self._order(ready.base, may_lead, self._failures)
@@ -154,6 +155,8 @@ class Matchmaking:
         """
         limits = self._muster.limits
         channel = await self._muster.open(leader, "join")
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
             async with asyncio.timeout(limits.matchmaking_timeout_s + _HOLD_S):
                 request = {
@@ -174,6 +177,10 @@ class Matchmaking:
             # It answers, so it could have closed the group, or told us of another leader.
             self._muster.misbehaved(leader, "it leads, but closes no group")
             raise UnreachableError(f"the leader {leader} keeps us waiting too long") from error
+        except DeclinedError:
+            if loop.time() - began_s > limits.call_timeout_s:
+                self._muster.misbehaved(leader, "it keeps us waiting and lets us into no group")
+            raise
         finally:
             channel.close()
 
@@ -198,7 +205,7 @@ class Matchmaking:
         """Gather all live peers at our base and close the group; or return who leads instead."""
         muster, limits = self._muster, self._muster.limits
         gathering = self._open(ready.base)
-        gathering.add(ready, unreachable)
+        gathering.add(ready, unreachable | muster.unwelcome(ready.base))
         loop = asyncio.get_running_loop()
         began_s = polled_s = loop.time()
         while missing := self._awaited(gathering, loop.time() - began_s):
@@ -221,17 +228,33 @@ class Matchmaking:
         self._note_attendance(gathering, loop.time() - began_s)
         for peer in gathering.awaited - set(gathering.words) - muster.live():
             muster.suspect(peer, "it vanishes when a round waits for it, again and again")
-        words = gathering.words.values()
-        clients = {word.peer_id for word in words if not word.reduces}
-        if len(clients) == len(words):
-            clients = set()  # then they reduce, and must reach each other
-        others = settle(ready.base, gathering.words, gathering.unreachable, clients) - {
-            ready.peer_id
-        }
-        kept = [ready.peer_id, *limit(others, ready.base, muster.last_group)][:MAX_GROUP]
-        group = Group.close(ready.base, [gathering.words[peer] for peer in kept])
+        self._doubt_accusers(gathering)
+        group = self._close(ready, gathering)
         gathering.group.set_result(group)
         return group
+
+    def _close(self, ready: Ready, gathering: _Gathering) -> Group:
+        """Return the group of those that joined, that we let in, and that reach each other."""
+        base, said, me = ready.base, gathering.unreachable, ready.peer_id
+        out = said[me] | {peer for peer, named in said.items() if me in named}
+        words = {peer: word for peer, word in gathering.words.items() if peer not in out}
+        clients = {peer for peer, word in words.items() if not word.reduces}
+        if len(clients) == len(words):
+            clients = set()  # then they reduce, and must reach each other
+        others = settle(base, set(words) - {me}, said, clients)
+        kept = [me, *limit(others, base, self._muster.last_group)][:MAX_GROUP]
+        return Group.close(base, [words[peer] for peer in kept])
+
+    def _doubt_accusers(self, gathering: _Gathering) -> None:
+        """Suspect those that say they cannot reach a peer which says nothing of the kind.
+
+        Links fail for both ends; whoever names the same one again wants it out.
+        """
+        me, said = self._muster.identity.peer_id, gathering.unreachable
+        for accuser in set(said) - {me}:
+            named = said[accuser] & set(said) - {me}
+            if any(accuser not in said[accused] for accused in named):
+                self._muster.suspect(accuser, "it cannot reach peers that reach it, again")
 
     def _yield_to(self, leader: str, gathering: _Gathering) -> str:
         """Send those who joined us to another leader, and return it."""
@@ -239,8 +262,15 @@ class Matchmaking:
         gathering.group.set_result(None)
         return leader
 
+    def _may_yield_to(self, peer: str) -> bool:
+        """Return whether `peer` may lead in our place: once on each base, unless it failed us."""
+        trusted = self._muster.roster.trusted(self._muster.now_s)
+        return peer in trusted and peer not in self._yielded and not self._failures.get(peer)
+
     async def _is_outnumbered(self, gathering: _Gathering, peer: str, named: Iterable[str]) -> bool:
-        """Return whether a peer that joins could lead a larger group than we can.
+        """Return whether a peer that joins says that it could lead a larger group than we can.
+
+        It may lie: see `_may_yield_to`.
 
         Args:
             gathering: Our group.
@@ -251,7 +281,8 @@ class Matchmaking:
         there = set(named) - {peer, muster.identity.peer_id}
         if muster.tenured:
             there &= muster.tenured
-        await muster.poll(there - muster.live(), hurried=True)
+        known = {member.peer_id for member in muster.roster.members()}
+        await muster.poll((there & known) - muster.live(), hurried=True)
         ours = muster.fellows(gathering.base) | set(gathering.words)
         return len(there - ours) > len(ours - {peer, muster.identity.peer_id})
 
@@ -277,11 +308,17 @@ class Matchmaking:
         for peer in self._absences.keys() & gathering.words.keys():
             self._absences[peer].owed = max(0, self._absences[peer].owed - 1)
         missing = muster.fellows(gathering.base) - set(gathering.words)
-        for peer in missing - self._elsewhere(missing):
+        elsewhere = self._elsewhere(missing)
+        for peer in missing:
             absence = self._absences.setdefault(peer, _Absence())
-            if not absence.owed and waited_s >= self._patience_s(peer):
-                absence.times += 1
-                absence.owed = 2 ** min(absence.times, _LONGEST_OWED)
+            patience_s = self._patience_s(peer)
+            if peer in elsewhere:
+                patience_s = min(patience_s, muster.limits.call_timeout_s)
+            if absence.owed or waited_s < patience_s:
+                continue
+            absence.times += 1
+            absence.owed = 2 ** min(absence.times, _LONGEST_OWED)
+            if peer not in elsewhere:
                 what = "it answers, but does not come to the round"
                 muster.emit(PeerMisbehaved(peer_id=peer, what=what))
 
@@ -296,7 +333,7 @@ class Matchmaking:
         me = self._muster.identity.peer_id
         reports = ((peer, self._muster.roster.report(peer)) for peer in missing)
         rivals = {peer for peer, report in reports if report and report.leader == peer}
-        first = self._order(base, {me, *rivals}, {})[0]
+        first = self._order(base, {me, *rivals}, self._failures)[0]
         return first if first != me else None
 
     def _order(self, base: Base, peers: set[str], failures: Mapping[str, int]) -> list[str]:
@@ -337,7 +374,11 @@ class Matchmaking:
             if not isinstance(gathering, _Gathering):
                 await channel.send({"ask": gathering} if gathering else {"elsewhere": True})
                 return
-            if await self._is_outnumbered(gathering, ready.peer_id, _names(header.get("fellows"))):
+            named = _names(header.get("fellows"))
+            if self._may_yield_to(ready.peer_id) and await self._is_outnumbered(
+                gathering, ready.peer_id, named
+            ):
+                self._yielded.add(ready.peer_id)
                 gathering.rival = gathering.rival or ready.peer_id
             gathering.add(ready, unreachable)
             group = await beating(channel, gathering.group)

@@ -250,7 +250,7 @@ class Muster:
 
         Those one epoch behind are among them: they are just taking in what we have.
         """
-        return self.heeded(self._there(base))
+        return self.heeded(self._there(base)) - self.outcasts(base)
 
     def beside(self) -> set[str]:
         """Return the peers that stand where we do, or will in a moment; we may be among them.
@@ -263,12 +263,14 @@ class Muster:
         abreast = {peer for peer, report in reports if report and report.abreast}
         return abreast | ({self.identity.peer_id} if self.abreast else set())
 
-    def shunned(self, base: Base) -> set[str]:
-        """Return the peers that we cannot reach, or will not be in a group on `base` with."""
-        live = self.live()
-        unreachable = {member.peer_id for member in self.roster.members()} - live
-        distrusted = live - self.roster.trusted(self.now_s) - self.fellows(base)
-        return unreachable | distrusted
+    def unreachable(self) -> set[str]:
+        """Return the peers that we know of and cannot reach."""
+        return {member.peer_id for member in self.roster.members()} - self.live()
+
+    def unwelcome(self, base: Base) -> set[str]:
+        """Return the live peers that we do not let into a group on `base` that we lead."""
+        refused = (self.live() - self.roster.trusted(self.now_s)) | self.outcasts(base)
+        return refused - self.fellows(base) - {self.identity.peer_id}
 
     def outcasts(self, base: Base) -> set[str]:
         """Return the peers that at least half of those who work on `base` leave out of groups.
@@ -343,6 +345,8 @@ class Muster:
 
     def misbehaved(self, peer: str, what: str) -> None:
         """Count that a peer did what it must not, and leave it out of groups for a while."""
+        if peer == self.identity.peer_id:
+            return  # our own mistake is nobody's offence
         self.roster.distrust(peer, what, self.now_s)
         self.emit(PeerMisbehaved(peer_id=peer, what=what))
 

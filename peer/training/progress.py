@@ -19,7 +19,7 @@ def gathered(own: int, others: Sequence[int]) -> int:
         own: What this peer has gathered since the last epoch.
         others: What the others at the same state claim.
     """
-    cap = _CREDIT * max(1, round(statistics.median([own, *others])))
+    cap = _CREDIT * max(1, statistics.median_low([own, *others]))
     return own + sum(min(claim, max(cap, own)) for claim in others)
 
 

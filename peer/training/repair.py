@@ -10,13 +10,14 @@ from peer.errors import MisbehavedError, PeerError, StalledError
 from peer.swarm.wire import Channel
 from peer.training.certificate import Certificate, problem
 from peer.training.chain import Fork, Row, choose, left_behind, row_problem
-from peer.training.history import KEPT, History
+from peer.training.history import KEPT, TENURE_EPOCHS, History
 from peer.training.muster import Muster
 from peer.training.transfer import timely
 
 log = logging.getLogger(__name__)
 
 _COMPARE_TIMEOUT_S = 30.0
+_ROW_BYTES = 64 << 20
 
 MAX_ROW = 512
 """Certificates of another row that are looked at, the newest ones."""
@@ -136,7 +137,9 @@ class Repair:
         row = await self._fetch_row(peer, first)
         named = [pair for pair in theirs if pair[0] >= first]
         row = row[: len(named)]  # it may have grown since
-        await self._check(row)
+        generation = self._muster.standing.generation
+        if (wrong := row_problem(row, self._muster.run_id, generation)) is not None:
+            raise MisbehavedError(f"its row of certificates is wrong: {wrong}")
         if [(c.vote.base.epoch, c.vote.base.state_root) for c in row] != named[: len(row)]:
             raise MisbehavedError("its row of certificates is not the one that it named")
         before = [c for c in ours if common is not None and c.vote.base.epoch < common]
@@ -145,38 +148,51 @@ class Repair:
         # names; whose signatures reached a certificate in time is another matter at each peer.
         shared = [c for c in before if c.vote.base.epoch >= theirs[0][0]]
         tenured = frozenset(member for c in shared[-MAX_ROW:] for member in c.vote.group)
-        founders = frozenset[str]() if tenured else self._founders
+        founders = frozenset[str]()
         if not tenured:
-            # Without a past in common only those count whom we have worked with: else a row of
-            # strangers, made up at any place, could move us. We alone, who began beside the run,
-            # are nobody to be outvoted by.
-            tenured = self._history.met()
-            if tenured <= {self._muster.identity.peer_id}:
-                tenured = frozenset()
+            young = common == 0 and len(ours) <= TENURE_EPOCHS
+            tenured, founders = self._electorate(row, young=young)
         standing = frozenset(self._muster.beside())
         return Branch(peer, tuple(row), tuple(before), tuple(since), tenured, standing, founders)
 
+    def _electorate(
+        self, row: Sequence[Certificate], *, young: bool
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Return who counts, and which founders before them, without a past in common with `row`.
+
+        Only those count whom we have worked with: else a row of strangers, made up at any place,
+        could move us. We alone, who began beside the run, are nobody to be outvoted by. The
+        founders count where a `young` run parted before anybody had met.
+        """
+        met = self._history.met()
+        if met <= {self._muster.identity.peer_id}:
+            return frozenset(), frozenset()
+        strangers = not any(met & c.signers for c in row)
+        return met, self._founders if strangers and young else frozenset()
+
     async def _check(self, row: Sequence[Certificate]) -> None:
-        """Verify a row; others get their turn in between, for it takes milliseconds each."""
+        """Verify certificates; others get their turn in between, for it takes milliseconds each."""
         for certificate in row:
             if (wrong := problem(certificate)) is not None:
                 raise MisbehavedError(f"its row of certificates is wrong: {wrong}")
             await asyncio.sleep(0)
-        mine = self._muster.standing
-        if (wrong := row_problem(row, self._muster.run_id, mine.generation)) is not None:
-            raise MisbehavedError(f"its row of certificates is wrong: {wrong}")
 
     async def _fetch_row(self, peer: str, first: int) -> list[Certificate]:
         limits = self._muster.limits
         channel = await self._muster.open(peer, "row")
-        row: list[Certificate] = []
+        row, size = list[Certificate](), 0
         try:
             await timely(channel.send({"first": first}), limits.call_timeout_s)
             while len(row) < MAX_ROW:
                 header = (await timely(channel.receive(), limits.call_timeout_s)).header
                 if "certificate" not in header:
                     break
-                row.append(Certificate.from_json(str(header["certificate"])))
+                text = str(header["certificate"])
+                size += len(text)
+                if size > _ROW_BYTES:
+                    raise MisbehavedError("its row of certificates is too large")
+                row.append(Certificate.from_json(text))
+                await self._check(row[-1:])
         except ValueError as error:
             raise MisbehavedError("a certificate in its row makes no sense") from error
         finally:

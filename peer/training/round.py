@@ -196,7 +196,7 @@ def average_alone(
     reduced_s = time.perf_counter()
     data = codec.encode(reduced.mean, codec_name)
     average = codec.decode(data, elements, codec_name)
-    entries = (Entry(me, contribution.contribution_id, contribution.weight),)
+    entries = (Entry(me, contribution.contribution_id, contribution.weight, 0),)
     name = group_id(base, entries)
     part = sign_part(identity, name, data, elements, square_sum(average))
     vote = Vote(base=base, entries=entries, parts=(part,))

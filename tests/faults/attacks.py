@@ -396,7 +396,7 @@ class StuffsTheBallot(Mallory):
     async def _stuff(self, victim):
         base = Base(self.run_id, 0, 0, "0" * 64)
         while True:
-            entries = (Entry(self.peer_id, os.urandom(32).hex(), 1),)
+            entries = (Entry(self.peer_id, os.urandom(32).hex(), 1, 0),)
             data = bytes(4)
             part = sign_part(self.identity, group_id(base, entries), data, 1, 0.0)
             vote = Vote(base, entries, (part,))
@@ -533,7 +533,7 @@ class ShowsForgedRows(Mallory):
 
     def _certificate(self, epoch, root):
         base = Base(self.run_id, 0, epoch, root)
-        entries = (Entry(self.peer_id, os.urandom(32).hex(), 10**12),)
+        entries = (Entry(self.peer_id, os.urandom(32).hex(), 10**12, 0),)
         data = bytes(4 * self.elements)
         zeros = np.zeros(self.elements, np.float32)
         name = group_id(base, entries)
@@ -580,7 +580,7 @@ class ShowsCostlyRows(ShowsForgedRows):
     def _certificate(self, epoch, root):
         base = Base(self.run_id, 0, epoch, root)
         keys = [self.identity.peer_id, *(f"Qm{i:044d}" for i in range(self.members - 1))]
-        entries = tuple(Entry(key, "0" * 64, 1) for key in sorted(keys))
+        entries = tuple(Entry(key, "0" * 64, 1, 0) for key in sorted(keys))
         zeros = np.zeros(1, np.float32)
         name = group_id(base, entries)
         part = sign_part(self.identity, name, bytes(4), 1, square_sum(zeros))

@@ -259,7 +259,7 @@ class Mallory:
 
     def word(self, base):
         name = os.urandom(32).hex()
-        return sign_ready(self.identity, base, name, self.weight, reduces=True)
+        return sign_ready(self.identity, base, name, self.weight, attempt=0, reduces=True)
 
     async def attempt(self, base):
         order = leaders(base, {self.peer_id, *self.victims}, {})

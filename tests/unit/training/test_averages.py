@@ -266,7 +266,7 @@ def test_a_file_that_was_cut_short_raises_and_gives_no_wrong_bytes(make_log, fil
     os.truncate(path, path.stat().st_size - 1)
     parts = log.get("r0").parts
     assert parts[0] == parts_of(0)[0]
-    with pytest.raises(OSError, match="ends after"):
+    with pytest.raises(OSError, match="end after"):
         parts[2]
 
 

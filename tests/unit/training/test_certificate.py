@@ -31,7 +31,7 @@ DATA = encode(np.ones(3, np.float32), "none")
 
 
 def entries_of(members):
-    return tuple(Entry(member.peer_id, f"c{i}", 10 + i) for i, member in enumerate(members))
+    return tuple(Entry(member.peer_id, f"c{i}", 10 + i, 0) for i, member in enumerate(members))
 
 
 def part_of(reducer, base=BASE, entries=None, refused=()):
@@ -86,7 +86,7 @@ def shape_of_one():
     return {
         "vote": {
             "base": dict.fromkeys(("run_id", "generation", "epoch", "state_root"), 0),
-            "entries": [dict.fromkeys(("peer_id", "contribution_id", "weight"), 0)],
+            "entries": [dict.fromkeys(("peer_id", "contribution_id", "weight", "attempt"), 0)],
             "parts": [part],
         },
         "signatures": [dict.fromkeys(("public_key", "signature"), 0)],
@@ -259,7 +259,7 @@ def test_a_part_names_whom_it_left_out_in_one_order_only(identities):
 
 @pytest.mark.parametrize("weight", [0, -5, 10**12 + 1])
 def test_a_contribution_without_a_sensible_weight_is_refused(identities, weight):
-    entries = (*entries_of(identities[:2]), Entry(identities[2].peer_id, "c", weight))
+    entries = (*entries_of(identities[:2]), Entry(identities[2].peer_id, "c", weight, 0))
     assert "no sensible weight" in problem(certificate_of(identities[:3], entries=entries))
 
 
@@ -270,7 +270,7 @@ def test_a_group_that_names_a_peer_twice_is_refused(identities):
 
 def test_a_group_that_is_too_large_is_refused(identities):
     names = (f"Qm{i}" for i in range(64))
-    entries = (*entries_of(identities[:1]), *(Entry(name, "c", 1) for name in names))
+    entries = (*entries_of(identities[:1]), *(Entry(name, "c", 1, 0) for name in names))
     assert "too large" in problem(certificate_of(identities[:1], entries=entries))
     fewer = certificate_of(identities[:1], entries=entries[:-1])
     assert problem(fewer) == "1 of 64 members signed, 33 must"

@@ -116,7 +116,7 @@ def test_left_behind_are_the_tenured_that_stand_and_did_not_sign(signers, standi
 
 
 def certify(members, base=BASE, weight=10, signers=None):
-    entries = tuple(Entry(m.peer_id, f"c{i}", weight) for i, m in enumerate(members))
+    entries = tuple(Entry(m.peer_id, f"c{i}", weight, 0) for i, m in enumerate(members))
     part = sign_part(members[0], group_id(base, entries), b"data", 1, 1.0)
     vote = Vote(base, entries, (part,))
     return Certificate(vote, tuple(sign_vote(s, vote) for s in signers or members))

@@ -30,7 +30,7 @@ MAX_WEIGHT = 100
 def words(identities):
     """Return four peers' words of being ready, the last by one that nobody can dial."""
     return [
-        sign_ready(identity, BASE, f"c{i}", 10 + i, reduces=i != 3)
+        sign_ready(identity, BASE, f"c{i}", 10 + i, attempt=0, reduces=i != 3)
         for i, identity in enumerate(identities)
     ]
 
@@ -174,7 +174,7 @@ def test_a_word_under_anothers_key_is_not_signed(words):
 
 @pytest.mark.parametrize("weight", [0, -1, MAX_WEIGHT + 1, 10**30])
 def test_a_weight_that_is_none_is_refused_though_it_is_signed(identities, weight):
-    word = sign_ready(identities[0], BASE, "c", weight, reduces=True)
+    word = sign_ready(identities[0], BASE, "c", weight, attempt=0, reduces=True)
     with pytest.raises(MisbehavedError):
         parse_ready(word.to_json(), MAX_WEIGHT)
 
@@ -247,14 +247,14 @@ def test_what_is_no_list_of_words_is_refused(words, body):
 
 
 def test_a_proposal_without_us_or_with_another_word_of_ours_is_refused(words, identities):
-    other = sign_ready(identities[0], BASE, "older", 10, reduces=True)
+    other = sign_ready(identities[0], BASE, "older", 10, attempt=0, reduces=True)
     for members in (words[1:], [other, *words[1:]]):
         with pytest.raises(MisbehavedError, match="leaves out whom it answers"):
             check_proposal(proposal(members), words[0], MAX_WEIGHT)
 
 
 def test_a_proposal_that_names_a_peer_twice_is_refused(words, identities):
-    again = sign_ready(identities[2], BASE, "another", 5, reduces=True)
+    again = sign_ready(identities[2], BASE, "another", 5, attempt=0, reduces=True)
     for twice in (words[2], again):
         with pytest.raises(MisbehavedError, match="names a peer twice"):
             check_proposal(proposal([*words, twice]), words[0], MAX_WEIGHT)
@@ -263,14 +263,14 @@ def test_a_proposal_that_names_a_peer_twice_is_refused(words, identities):
 @pytest.mark.parametrize("change", [{"epoch": 6}, {"run_id": "tiny-2"}, {"state_root": "cd" * 32}])
 def test_a_proposal_of_peers_on_another_base_is_refused(words, identities, change):
     elsewhere = dataclasses.replace(BASE, **change)
-    stray = sign_ready(identities[1], elsewhere, "c1", 10, reduces=True)
+    stray = sign_ready(identities[1], elsewhere, "c1", 10, attempt=0, reduces=True)
     with pytest.raises(MisbehavedError, match="mixes peers of different states"):
         check_proposal(proposal([words[0], stray]), words[0], MAX_WEIGHT)
 
 
 def test_a_proposal_with_a_forged_or_heavy_word_is_refused(words, identities):
     forged = dataclasses.replace(words[1], weight=99)
-    heavy = sign_ready(identities[1], BASE, "c1", MAX_WEIGHT + 1, reduces=True)
+    heavy = sign_ready(identities[1], BASE, "c1", MAX_WEIGHT + 1, attempt=0, reduces=True)
     for word in (forged, heavy):
         with pytest.raises(MisbehavedError):
             check_proposal(proposal([words[0], word]), words[0], MAX_WEIGHT)

@@ -18,7 +18,7 @@ from peer.training.history import History
 def make(epoch, signers, root=None):
     """Return a certificate on the state `root` at `epoch`; its average does not matter here."""
     base = Base("tiny-1", 0, epoch, root or f"{epoch:064x}")
-    entries = tuple(Entry(signer.peer_id, "c", 1) for signer in signers)
+    entries = tuple(Entry(signer.peer_id, "c", 1, 0) for signer in signers)
     vote = Vote(base, entries, ())
     return Certificate(vote, tuple(sign_vote(signer, vote) for signer in signers))
 
