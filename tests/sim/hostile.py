@@ -19,6 +19,9 @@ from peer.training.group import parse_ready
 from peer.training.reducer import square_sum
 from peer.training.round import average_alone
 
+NOBODY = "QmZtmD2qt6fJot32nabSP3CUjicnypEBz7bHVDhPQt9aAy"
+"""An id whose key nobody has."""
+
 
 class Tampered:
     """A channel of which each sent frame becomes those that `change(header, body)` returns."""
@@ -105,6 +108,46 @@ def denies_its_groups(peer):
         raise DeclinedError("we are in no such group")
 
     peer.averager._exchange._serve_part = serve
+
+
+def follows_nobody(peer):
+    """Say that it waits for a leader that does not exist, and join no group."""
+
+    async def run(base, contribution):
+        found = None
+        while found is None:
+            peer.muster.leader = NOBODY
+            peer.muster.is_ready()
+            await asyncio.sleep(0.2)
+            found = await peer.averager.follow(base)
+        return found
+
+    peer.averager.run = run
+
+
+def names_invented_fellows(peer):
+    """Join with a list of peers that nobody else reaches, and lead nobody when it is let."""
+    holds_and_declines(peer)
+    matchmaking = peer.averager._matchmaking
+    join = matchmaking._join
+
+    async def changed(leader, ready, fellows, unreachable):
+        invented = {f"{NOBODY[:-2]}{n:02d}" for n in range(11, 70) if n % 10}
+        return await join(leader, ready, invented, unreachable)
+
+    matchmaking._join = changed
+
+
+def accuses(victim):
+    """Return what makes a peer say, always, that it cannot reach `victim`."""
+
+    def spoil(peer):
+        matchmaking = peer.averager._matchmaking
+        join, lead = matchmaking._join, matchmaking._lead
+        matchmaking._join = lambda leader, ready, fellows, _: join(leader, ready, fellows, {victim})
+        matchmaking._lead = lambda ready, _: lead(ready, {victim})
+
+    return spoil
 
 
 def is_never_ready(peer):
@@ -233,6 +276,18 @@ def leads_for_ever(peer):
     async def lead(ready, unreachable):
         matchmaking._open(ready.base).add(ready, unreachable)
         await for_ever()
+
+    matchmaking._lead = lead
+
+
+def holds_and_declines(peer):
+    """Lead, give signs of life for almost as long as one may, and let nobody in."""
+    matchmaking = peer.averager._matchmaking
+
+    async def lead(ready, unreachable):
+        matchmaking._open(ready.base).add(ready, unreachable)
+        await asyncio.sleep(39.0)
+        raise DeclinedError("there is no group")
 
     matchmaking._lead = lead
 

@@ -97,7 +97,6 @@ def test_after_a_short_chaos_all_are_one(sim, make_house, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kinds", ["kill", "cut", "split", "kill cut", "kill cut freeze split"])
 def test_after_thousands_of_epochs_of_chaos_all_are_one(sim, make_house, kinds):
@@ -108,7 +107,6 @@ def test_after_thousands_of_epochs_of_chaos_all_are_one(sim, make_house, kinds):
 
 
 @pytest.mark.slow
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(4))
 def test_nobody_is_blamed_for_being_killed_or_cut_off(sim, make_house, seed):

@@ -90,7 +90,6 @@ def test_killed_at_any_stream_the_others_commit_in_time_and_lose_nothing(sim, ma
 
 
 @pytest.mark.slow
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", range(SIZE))
 def test_killed_between_any_two_messages_the_others_commit_in_time(sim, make_house, victim):
@@ -101,7 +100,6 @@ def test_killed_between_any_two_messages_the_others_commit_in_time(sim, make_hou
 
 
 @pytest.mark.slow
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", range(SIZE))
 def test_cut_off_between_any_two_messages_it_comes_back_and_all_are_one(sim, make_house, victim):

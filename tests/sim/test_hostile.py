@@ -40,12 +40,15 @@ CASES = {
     "claims_the_far_future": (0.7, None),
     "claims_and_answers_never": (0.5, "it does not say whether it has a certificate"),
     "goes_alone": (0.7, None),
+    "follows_nobody": (0.6, None),
     # a deadline must pass before it is left out
     "opens_no_stream": (0.4, "it brought no slice"),
     "sends_no_slice": (0.4, "its slice did not come"),
     "sends_a_byte_now_and_then": (0.4, "its slice did not come"),
     "reduces_nothing": (0.2, "its part did not come"),
     "leads_for_ever": (0.1, "it leads, but closes no group"),
+    "holds_and_declines": (0.1, "it keeps us waiting and lets us into no group"),
+    "names_invented_fellows": (0.1, "it keeps us waiting and lets us into no group"),
     "signs_nothing": (0.3, None),
 }
 
@@ -83,6 +86,48 @@ def test_nothing_is_slow_without_a_hostile_member(sim, make_house):
         await asyncio.sleep(SECONDS)
         assert house.epoch >= 0.95 * NORMAL_EPOCHS
         assert house.of(PeerMisbehaved) == []
+
+    sim.run(scene())
+
+
+def test_one_that_accuses_an_honest_peer_keeps_it_out_of_few_groups(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        victim = house.identities[0].peer_id
+        await house.open(SIZE, spoil=sim.hostile.accuses(victim), speed=SPEED)
+        await asyncio.sleep(3 * SECONDS)
+        inside = [inside for _, _, inside in house.peers[0].commits]
+        assert sum(inside) >= 0.9 * len(inside)
+        check_blame(house, "it cannot reach peers that reach it, again")
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("slow_s", [0.0, 0.02, 0.1])
+def test_a_retry_is_another_group_and_nobody_is_blamed_for_it(sim, make_house, slow_s):
+    async def scene():
+        house = make_house(3)
+        await house.open(3, speed=SPEED)
+        await house.reach(5)
+        exchange = house.peers[2].averager._exchange
+        run = exchange.run
+
+        async def late(group, values):
+            await asyncio.sleep(slow_s)
+            return await run(group, values)
+
+        def blink():
+            house.cut(0, 1)
+            house.mend(0, 1)
+
+        exchange.run = late
+        later = asyncio.get_running_loop().call_later
+        house.at(0, 8, "transfer", lambda: later(0.0015, blink))
+        await house.reach(12)
+        assert any(peer.failures for peer in house.peers.values())
+        assert all(len(peer.failures) <= 1 for peer in house.peers.values())
+        assert house.of(PeerMisbehaved) == []
+        house.check()
 
     sim.run(scene())
 
@@ -213,6 +258,38 @@ def forge(sim, stranger, house, epochs):
     roots = [hashlib.sha256(f"poison {i}".encode()).hexdigest() for i in range(1, epochs)]
     row, average = sim.hostile.forged_row(stranger.identity, peer.base, roots, contribution)
     return [*peer.history.row(), *row], average
+
+
+def test_strangers_that_claim_to_be_ahead_and_answer_late_take_little_work(
+    sim, make_house, make_stranger
+):
+    async def scene():
+        house = make_house(3)
+        await house.open(3, speed=SPEED)
+        await house.reach(3)
+        strangers = [make_stranger(house, number) for number in (3, 4, 5)]
+
+        async def late(channel, answer):
+            await channel.receive()
+            await asyncio.sleep(3.8)
+            await channel.send(answer)
+
+        far = {"lineage": [[10**6, "f" * 64]]}
+        for stranger in strangers:
+            await stranger.serve("lineage", lambda c: late(c, far))
+            await stranger.serve("row", lambda c: late(c, {}))
+            await stranger.serve("certificate", lambda c: late(c, {"certificate": None}))
+        before = [peer._batches for peer in house.peers.values()]
+        for _ in range(100):
+            for stranger in strangers:
+                stranger.report = Report(epoch=10**6, root="f" * 64)
+                await stranger.introduce(everybody(house))
+            await asyncio.sleep(0.9)
+        done = [peer._batches - b for peer, b in zip(house.peers.values(), before, strict=True)]
+        assert min(done) >= 0.7 * 2.5 * 90.0
+        house.check()
+
+    sim.run(scene())
 
 
 @pytest.mark.parametrize("size", [1, SIZE])

@@ -95,6 +95,28 @@ def test_halves_that_parted_before_the_first_epoch_become_one(sim, make_house):
     sim.run(scene())
 
 
+@pytest.mark.parametrize("restarted", [(), (1, 2, 3)], ids=["known", "restarted"])
+def test_a_founder_that_begins_anew_alone_takes_nobody_back(sim, make_house, restarted):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        await house.reach(20)
+        house.kill(0)
+        await house.reach(house.epoch + 3)
+        for number in restarted:
+            house.kill(number)
+            await house.bring_back(number)
+        house.make(0).made = 10**6  # its contributions have names of their own
+        house.split((0,), (1, 2, 3))
+        await house.start(0)
+        await house.until(lambda: house.peers[0].epoch >= 5, 60.0)
+        await settle(house)
+        assert all(house.peers[number].replaced == [] for number in (1, 2, 3))
+        assert house.peers[0].replaced
+
+    sim.run(scene())
+
+
 def test_everybody_alone_become_one(sim, make_house):
     async def scene():
         house = make_house(SIZE)
