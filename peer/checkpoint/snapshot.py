@@ -102,6 +102,8 @@ class SnapshotServer:
         if limiter.bytes_per_s is not None:
             fitting = int(limiter.bytes_per_s * _FRAME_GOAL_S / FRAME_BYTES)
             self._streams = min(max(fitting, 2), _STREAMS)
+        # One peer alone never takes them all.
+        self._of_one_peer = min(_STREAMS_OF_ONE_PEER, self._streams // 2)
         self._served: dict[str, _Served] = {}
         self._open: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -142,7 +144,11 @@ class SnapshotServer:
         if served.header is None:
             served.header = asyncio.create_task(self._make_header(root, served))
         # A joiner that leaves does not end what others wait for, too.
-        return await asyncio.shield(served.header)
+        try:
+            return await asyncio.shield(served.header)
+        except DeclinedError:
+            served.header = None  # the disk may be read again later
+            raise
 
     async def _make_header(self, root: str, served: _Served) -> bytes:
         """Return the header of a state, having read all of it once."""
@@ -217,7 +223,7 @@ class SnapshotServer:
     @contextlib.contextmanager
     def _admitted(self, remote: str) -> Iterator[None]:
         """Bound the streams that are open; a stream that ends is no error."""
-        if self._open[remote] >= _STREAMS_OF_ONE_PEER or self._open.total() >= self._streams:
+        if self._open[remote] >= self._of_one_peer or self._open.total() >= self._streams:
             raise self._declined("busy", "too many ask at once; ask again later")
         self._open[remote] += 1
         try:
