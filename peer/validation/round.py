@@ -41,7 +41,7 @@ from peer.validation.state import (
     reason_against,
     to_fetch,
 )
-from peer.validation.verdict import Verdict
+from peer.validation.verdict import Judgement, Verdict
 from peer.validation.view import MAX_JUDGEMENTS, Observed, Seen, take_assents, take_records
 
 _Result = tuple[State, tuple[Action, ...]]
@@ -128,19 +128,32 @@ def _take(now_s: float, state: State, observed: Observed) -> State:
 
 def _adopt(now_s: float, state: State) -> _Result:
     """Adopt the best verdict of the round; after one was adopted, only a better one."""
-    best = state.adopted
-    for seen in state.view.judgements.values():
-        judgement, assents = seen.record, state.view.signed(seen.record)
-        if len(assents) < judgement.committee.size.quorum:
-            continue
-        if objection(state, judgement) is not None and not is_settled(state, judgement):
-            continue
-        if best is None or prefer(best.judgement, judgement).hash != best.judgement.hash:
-            best = Verdict(judgement=judgement, assents=assents)
-    if best is None or best is state.adopted:
+    best = _best(state)
+    if best is None or (state.adopted is not None and best == state.adopted.judgement):
         return state, ()
-    state = dataclasses.replace(state, adopted=best)
-    return (state if state.phase is Phase.DONE else enter(now_s, state, Phase.DONE)), (Adopt(best),)
+    verdict = Verdict(judgement=best, assents=state.view.signed(best))
+    state = dataclasses.replace(state, adopted=verdict)
+    if state.phase is not Phase.DONE:
+        state = enter(now_s, state, Phase.DONE)
+    return state, (Adopt(verdict),)
+
+
+def _best(state: State) -> Judgement | None:
+    """Return the signed judgement to hold to, if there is one.
+
+    That is the one that most of the roster hold to, whatever we saw ourselves; else, of those that
+    leave out nothing that we saw, the one with the lowest lots.
+    """
+    best = state.adopted.judgement if state.adopted is not None else None
+    for seen in state.view.judgements.values():
+        judgement = seen.record
+        if len(state.view.signed(judgement)) < judgement.committee.size.quorum:
+            continue
+        if is_settled(state, judgement):
+            return judgement
+        if objection(state, judgement) is None:
+            best = judgement if best is None else prefer(best, judgement)
+    return best
 
 
 def _tickets(now_s: float, state: State) -> _Result:

@@ -63,6 +63,6 @@ class Timing:
     tickets_s: float = 15.0
     commit_s: float = 120.0
     patience: float = 1.5
-    settle_s: float = 5.0
-    turn_s: float = 3.0
+    settle_s: float = 4.0
+    turn_s: float = 2.5
     verdict_s: float = 60.0

@@ -58,9 +58,8 @@ class Question:
     @property
     def id(self) -> str:
         """What names the question: peers on different branches are asked different ones."""
-        return hashlib.sha256(
-            b"ctpeer question\n" + canonical(dataclasses.asdict(self))
-        ).hexdigest()
+        body = canonical([self.seed, self.candidate, self.baseline])
+        return hashlib.sha256(b"ctpeer question\n" + body).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

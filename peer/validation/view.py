@@ -108,7 +108,8 @@ def take_records(
             fresh[ticket.peer_id] = Seen(ticket, now_s)
         elif (proof := double(before.record, ticket)) is not None:
             doubles[ticket.peer_id] = proof
-    commits = (each for each in observed.commits if each.question == question.id)
+    name = question.id
+    commits = (each for each in observed.commits if each.question == name)
     proposals = dict(view.proposals)
     for peer, proposal in observed.proposals.items():
         if peer in roster and proposal.seed == question.seed and peer not in proposals:
