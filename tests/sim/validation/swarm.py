@@ -16,12 +16,13 @@ from peer.validation.actions import (
     PublishTicket,
     SignVerdict,
 )
+from peer.validation.judge import Case
 from peer.validation.records import Assent, Good, Proposal
 from peer.validation.round import step
 from peer.validation.rules import Rules, Timing
 from peer.validation.score import Losses, draw_chunks, make_commit, make_reveal
 from peer.validation.state import Phase, begin
-from peer.validation.ticket import make
+from peer.validation.ticket import in_order, make
 from peer.validation.verdict import Tip, Verdict
 from peer.validation.view import Observed
 
@@ -161,6 +162,12 @@ class SimPeer:
                 )
                 self.publish(now_s, "good", good)
 
+    def case(self):
+        """Return the evidence that it has, as it would propose it."""
+        known = self.state.candidate
+        seats = self.state.view.seats(self.state.called, float("inf"))
+        return Case(known.epoch, known.state_root, known.members, known.attendance, seats)
+
     def publish(self, now_s, kind, body):
         self.swarm.records.append(Record(kind, self.me, body, now_s, len(self.swarm.records)))
 
@@ -204,6 +211,12 @@ class Swarm:
                 break
             now_s += LOOK_S / 4
         return now_s
+
+    def elected(self):
+        """Return who is called when everybody is there, lowest lot first."""
+        seed = self.tip.ledger.seed(RULES.run_id, self.candidate.epoch)
+        tickets = in_order(make(each, seed) for each in self.identities)
+        return [ticket.peer_id for ticket in tickets][:12]
 
     @property
     def living(self):
