@@ -53,10 +53,11 @@ class PublishCommit:
 
 @dataclasses.dataclass(frozen=True)
 class PublishReveal:
-    """Publish `score.make_reveal(identity, question, losses, ...)`."""
+    """Publish `score.make_reveal(identity, question, losses, witnessed, ...)`."""
 
     question: Question
     losses: Losses
+    witnessed: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from peer.validation.committee import Committee, elect
 from peer.validation.ledger import Outcome, advance
 from peer.validation.records import Verify
 from peer.validation.rules import MAX_ROSTER, Rules
-from peer.validation.score import Finding, Losses, Question, find, opens
+from peer.validation.score import Finding, Losses, Question, counted, find, opens
 from peer.validation.ticket import DoubleTicket
 from peer.validation.verdict import MAX_DOUBLES, Attended, Judgement, Seat, Tip, Verdict
 
@@ -170,14 +170,19 @@ def _weigh(
     seats: Sequence[Seat], question: Question, committee: Committee, rules: Rules
 ) -> tuple[Finding, tuple[str, ...]]:
     """Return what the seats' scores say, and who gets a strike, sorted."""
-    panel, broken = {}, set()
-    for seat in seats:
-        if seat.commit is None:
-            continue
-        if seat.reveal is not None and opens(seat.reveal, seat.commit, question):
-            panel[seat.ticket.peer_id] = Losses(seat.reveal.candidate, seat.reveal.baseline)
-        else:
-            broken.add(seat.ticket.peer_id)
+    commits = {seat.commit.peer_id: seat.commit for seat in seats if seat.commit is not None}
+    reveals = {
+        seat.reveal.peer_id: seat.reveal
+        for seat in seats
+        if seat.commit and seat.reveal and opens(seat.reveal, seat.commit, question)
+    }
+    in_time = counted(commits, reveals)
+    broken = in_time - set(reveals)
+    panel = {
+        peer: Losses(reveal.candidate, reveal.baseline)
+        for peer, reveal in reveals.items()
+        if peer in in_time
+    }
     needed = committee.size.agreement(len(panel))
     finding = find(panel, needed, rules.margin_points, rules.tolerance_points)
     return finding, tuple(sorted(broken | set(finding.outliers)))

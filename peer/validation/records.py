@@ -16,9 +16,11 @@ from peer import identity
 from peer.run.canonical import canonical
 from peer.run.manifest import Finite, Hash, Word
 from peer.swarm.records import Kind, RecordBody
-from peer.validation.rules import MAX_CHUNKS, MAX_POINTS, PROTOCOL
+from peer.validation.rules import CALLED, MAX_CHUNKS, MAX_POINTS, PROTOCOL
 
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{0,1024}={0,2}$")]
+Brief = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""The beginning of a hash: enough to tell a dozen commits apart."""
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Points = Annotated[int, Field(ge=0, le=MAX_POINTS)]
 ChunkPoints = Annotated[tuple[Points, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
@@ -90,6 +92,11 @@ class Commit(Signed):
     question: Hash
     digest: Hash
 
+    @property
+    def brief(self) -> str:
+        """What reveals name it by."""
+        return self.digest[:16]
+
 
 class Reveal(Signed):
     """A score: losses by chunk, of candidate and baseline on the same rows.
@@ -98,6 +105,7 @@ class Reveal(Signed):
         candidate: By chunk.
         baseline: By chunk.
         salt: What kept the commit from being guessed.
+        witnessed: Which commits the peer had seen when it took no more.
         environment: The code and the libraries that it was computed with.
         metrics: The task's own metrics of the candidate; they decide nothing.
     """
@@ -107,6 +115,7 @@ class Reveal(Signed):
     candidate: ChunkPoints
     baseline: ChunkPoints
     salt: Hash
+    witnessed: Annotated[tuple[Brief, ...], Field(max_length=CALLED)] = ()
     environment: Annotated[str, Field(pattern=r"^[ -~]{0,100}$")] = ""
     metrics: Annotated[dict[Word, Finite], Field(max_length=8)] = Field(default_factory=dict)
 

@@ -40,6 +40,7 @@ from peer.validation.state import (
     quorum,
     reason_against,
     to_fetch,
+    witnessed,
 )
 from peer.validation.verdict import Judgement, Verdict
 from peer.validation.view import MAX_JUDGEMENTS, Observed, Seen, take_assents, take_records
@@ -190,7 +191,8 @@ def _commit(now_s: float, state: State) -> _Result:
         return state, actions
     if not committed:
         return lapse(now_s, state, "nobody scored the candidate"), actions
-    hold_s = 0.0 if everybody else state.timing.settle_s
+    # Whoever has not committed must not see a score; where all have, or scores are out, why wait.
+    hold_s = 0.0 if everybody or others_reveal(state) else state.timing.settle_s
     state = dataclasses.replace(state, closed_s=now_s, hold_s=hold_s)
     return enter(now_s, state, Phase.REVEAL), actions
 
@@ -201,7 +203,7 @@ def _reveal(now_s: float, state: State) -> _Result:
     if waited_s < 0.0:
         return state, actions
     if state.losses is not None and "commit" in state.did and "reveal" not in state.did:
-        actions = (PublishReveal(state.question, state.losses),)
+        actions = (PublishReveal(state.question, state.losses, witnessed(state)),)
         state = note(state, "reveal")
     committed = {peer for peer in state.called if is_timely(state, peer)}
     revealed = committed & set(state.view.reveals)

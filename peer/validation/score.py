@@ -10,7 +10,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from peer.run.canonical import canonical
@@ -151,15 +151,26 @@ def make_reveal(
     signer: Signer,
     question: Question,
     losses: Losses,
+    witnessed: Iterable[str] = (),
     environment: str = "",
     metrics: Mapping[str, float] | None = None,
 ) -> Reveal:
-    """Return what `signer` committed to, with the task's own metrics of the candidate."""
+    """Return what `signer` committed to.
+
+    Args:
+        signer: Who found it.
+        question: What it was asked.
+        losses: What it found.
+        witnessed: `Commit.brief` of the commits that it had seen when it took no more.
+        environment: What it computed with.
+        metrics: The task's own metrics of the candidate.
+    """
     reveal = Reveal(
         seed=question.seed,
         candidate=losses.candidate,
         baseline=losses.baseline,
         salt=salt_of(signer, question.seed),
+        witnessed=tuple(sorted(witnessed)),
         environment=environment,
         metrics=dict(metrics or {}),
         public_key="",
@@ -174,6 +185,16 @@ def opens(reveal: Reveal, commit: Commit, question: Question) -> bool:
         return False
     losses = Losses(reveal.candidate, reveal.baseline)
     return digest_of(question, reveal.peer_id, losses, reveal.salt) == commit.digest
+
+
+def counted(commits: Mapping[str, Commit], reveals: Mapping[str, Reveal]) -> set[str]:
+    """Return the peers whose commit most of those who revealed had seen before they took no more.
+
+    A commit that was made after somebody's score could be seen is none of theirs, unless that
+    somebody showed it before half of the others closed.
+    """
+    seen = Counter(brief for reveal in reveals.values() for brief in set(reveal.witnessed))
+    return {p for p, commit in commits.items() if 2 * seen[commit.brief] > len(reveals)}
 
 
 def cluster_of(panel: Mapping[str, Losses], tolerance_points: int) -> dict[str, Losses]:

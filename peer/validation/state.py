@@ -173,9 +173,15 @@ def others_reveal(state: State) -> bool:
 
 
 def is_timely(state: State, peer: str) -> bool:
-    """Return whether a peer committed before anybody honest revealed."""
+    """Return whether we saw a peer's commit before we took no more."""
     commit = state.view.commits.get(peer)
-    return commit is not None and commit.at_s <= state.closed_s + state.hold_s
+    return commit is not None and commit.at_s <= state.closed_s
+
+
+def witnessed(state: State) -> tuple[str, ...]:
+    """Return the commits that we saw in time, as our reveal names them."""
+    commits = state.view.commits
+    return tuple(sorted(commits[p].record.brief for p in state.called if is_timely(state, p)))
 
 
 def judge(state: State) -> Judgement:
@@ -189,7 +195,7 @@ def judge(state: State) -> Judgement:
         candidate=candidate.state_root,
         members=candidate.members,
         attendance=candidate.attendance,
-        seats=state.view.seats(called, state.closed_s + state.hold_s),
+        seats=state.view.seats(called),
         doubles=state.view.doubles.values(),
     )
     return build(state.rules, state.tip, case)
@@ -214,8 +220,8 @@ def objection(state: State, judgement: Judgement) -> str | None:
     if state.candidate is None or state.candidate.state_root != judgement.candidate:
         return None  # we were not there, and saw nothing that could be left out
     in_good_time_s = state.began_s + state.timing.tickets_s - state.timing.settle_s
-    settle_s = state.timing.settle_s
-    return omission(judgement, state.view, in_good_time_s, state.closed_s, settle_s)
+    reveal_by_s = state.closed_s + state.hold_s + state.timing.settle_s
+    return omission(judgement, state.view, in_good_time_s, state.closed_s, reveal_by_s)
 
 
 def is_settled(state: State, judgement: Judgement) -> bool:

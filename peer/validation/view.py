@@ -75,14 +75,14 @@ class View:
         """Return the tickets of all who have just one."""
         return [seen.record for peer, seen in self.tickets.items() if peer not in self.doubles]
 
-    def seats(self, called: Iterable[str], committed_by_s: float) -> list[Seat]:
-        """Return what the `called` said; a commit that came later is left out."""
-        return [self._seat(peer, committed_by_s) for peer in called]
+    def seats(self, called: Iterable[str]) -> list[Seat]:
+        """Return what the `called` said."""
+        return [self._seat(peer) for peer in called]
 
-    def _seat(self, peer: str, committed_by_s: float) -> Seat:
+    def _seat(self, peer: str) -> Seat:
         commit, reveal = self.commits.get(peer), self.reveals.get(peer)
         ticket = self.tickets[peer].record
-        if commit is None or commit.at_s > committed_by_s:
+        if commit is None:
             return Seat(ticket=ticket)
         shown = reveal.record if reveal is not None else None
         return Seat(ticket=ticket, commit=commit.record, reveal=shown)
@@ -139,9 +139,9 @@ def take_assents(view: View, observed: Observed, verify: Verify = identity.verif
 
 
 def omission(
-    judgement: Judgement, view: View, ticket_by_s: float, commit_by_s: float, grace_s: float
+    judgement: Judgement, view: View, ticket_by_s: float, commit_by_s: float, reveal_by_s: float
 ) -> str | None:
-    """Return what `judgement` leaves out, or takes in, that it must not, or None.
+    """Return what `judgement` leaves out that it must not, or None.
 
     What was here in good time, every honest proposer had, too. What came about when a phase ended
     may be in or not: nothing is objected to, or whoever times a record well could split the rest.
@@ -151,7 +151,7 @@ def omission(
         view: What this peer saw.
         ticket_by_s: Tickets seen by then were here in good time.
         commit_by_s: Commits seen by then were here in good time.
-        grace_s: In so long everybody sees what one sees.
+        reveal_by_s: Reveals seen by then were here in good time.
     """
     called, size = judgement.called, judgement.committee.size
     is_full = len(called) == size.seats + size.reserves
@@ -161,17 +161,12 @@ def omission(
         has_place = not is_full or lot(ticket.record) < highest
         if in_time and has_place and peer not in called:
             return f"it leaves out the ticket of {peer}"
-    shown_s = view.judgements[judgement.hash].at_s
     for seat in judgement.seats:
         peer = seat.ticket.peer_id
         commit, reveal = view.commits.get(peer), view.reveals.get(peer)
-        if seat.commit is not None:
-            first_s = commit.at_s if commit is not None else shown_s
-            if first_s > commit_by_s + 2 * grace_s:
-                return f"it takes in a commit of {peer} that came late"
-        if commit is None or reveal is None or seat.reveal is not None:
+        if seat.reveal is not None or commit is None or reveal is None:
             continue
-        if commit.at_s <= commit_by_s and reveal.at_s + grace_s <= shown_s:
+        if commit.at_s <= commit_by_s and reveal.at_s <= reveal_by_s:
             return f"it leaves out what {peer} revealed"
     return None
 

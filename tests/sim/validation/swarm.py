@@ -30,6 +30,7 @@ RULES = Rules(run_id="sim-run", every_epochs=10, tenure_epochs=10)
 TIMING = Timing()
 LOOK_S = 1.0
 """How often a peer looks."""
+SETTLED_S = 5.0
 ROWS, SCORED = 1000, 128
 
 
@@ -135,8 +136,9 @@ class SimPeer:
                 self.losses = (now_s + self.scores_in_s, self.behave(found))
             case PublishCommit(question, losses):
                 self.publish(now_s, "commit", make_commit(identity, question, losses))
-            case PublishReveal(question, losses):
-                self.publish(now_s, "reveal", make_reveal(identity, question, losses))
+            case PublishReveal(question, losses, witnessed):
+                reveal = make_reveal(identity, question, losses, witnessed)
+                self.publish(now_s, "reveal", reveal)
             case Propose(judgement):
                 swarm.blobs[judgement.hash, self.me] = Verdict(judgement=judgement, assents=())
                 body = Proposal(seed=judgement.seed, judgement=judgement.hash)
@@ -165,7 +167,7 @@ class SimPeer:
     def case(self):
         """Return the evidence that it has, as it would propose it."""
         known = self.state.candidate
-        seats = self.state.view.seats(self.state.called, float("inf"))
+        seats = self.state.view.seats(self.state.called)
         return Case(known.epoch, known.state_root, known.members, known.attendance, seats)
 
     def publish(self, now_s, kind, body):
@@ -202,13 +204,14 @@ class Swarm:
         return (record.number * 7919 + peer.number * 104729) % 1000 / 1000
 
     def run(self, limit_s=400.0):
-        """Let time pass until every living peer is through; return the time."""
-        now_s = 0.0
+        """Let time pass until every living peer is through, and a little more; return when."""
+        now_s, end_s = 0.0, float("inf")
         while now_s < limit_s:
             for peer in self.peers:
                 peer.look(now_s)
-            if all(p.state.phase in {Phase.DONE, Phase.LAPSED} for p in self.living):
-                break
+            through = all(p.state.phase in {Phase.DONE, Phase.LAPSED} for p in self.living)
+            if through and now_s > (end_s := min(end_s, now_s)) + SETTLED_S:
+                return end_s
             now_s += LOOK_S / 4
         return now_s
 

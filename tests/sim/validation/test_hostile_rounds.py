@@ -83,7 +83,7 @@ def test_a_copier_that_waits_for_others_scores_is_left_out(sim, swarm):
             copier.losses = (now_s, seen)
             question = copier.state.question
             copier.publish(now_s, "commit", make_commit(copier.identity, question, seen))
-            copier.carry_out(now_s, PublishReveal(question, seen))
+            copier.carry_out(now_s, PublishReveal(question, seen, shown[0].witnessed))
 
     copier.look = look_and_copy
     swarm.run()
@@ -99,7 +99,7 @@ def test_scores_that_are_shown_at_once_hurry_nobody(swarm):
             if isinstance(action, Evaluate):
                 junk = Losses((1, 2), (1, 2))
                 carry_out(now_s, PublishCommit(action.question, junk))
-                carry_out(now_s, PublishReveal(action.question, junk))
+                carry_out(now_s, PublishReveal(action.question, junk, ()))
             elif not isinstance(action, PublishCommit | PublishReveal):
                 carry_out(now_s, action)
 

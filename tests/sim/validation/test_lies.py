@@ -27,6 +27,20 @@ def told(peer, question, committed, shown):
     )
 
 
+def witnessed(seats, honest):
+    """Return `seats` in which the honest name all commits, and the others deny them all."""
+    briefs = tuple(sorted(seat.commit.brief for seat in seats if seat.commit))
+
+    def named(seat):
+        peer = honest.get(seat.ticket.peer_id)
+        if peer is None:
+            return seat
+        reveal = seat.reveal.model_copy(update={"witnessed": briefs}).signed_by(peer)
+        return seat.model_copy(update={"reveal": reveal})
+
+    return [named(seat) for seat in seats]
+
+
 def inflate(peer, question, truth, others, rng):
     lie = shifted(truth, 3000)
     return told(peer, question, lie, lie)
@@ -96,6 +110,7 @@ def play(sim, crowd):
             seats = [told(p, question, truth[p], truth[p]) for p in peers if p not in false]
             honest = list(seats)
             seats += [lie(p, question, truth[p], honest, rng) for p, lie in false.items()]
+            seats = witnessed(seats, {p.peer_id: p for p in peers if p not in false})
             case = Case(epoch, root, members, dict.fromkeys(members, 10), seats)
             judgement = build(sim.RULES, tip, case)
             yield tip, worse, {p.peer_id: lie for p, lie in false.items()}, judgement

@@ -50,18 +50,20 @@ def make_case(root, losses):
         epoch = change.pop("epoch", tip.ledger.epoch + RULES.every_epochs)
         seed = tip.ledger.seed(RULES.run_id, epoch)
         question = Question(seed, root(name), tip.ledger.baseline.state_root)
-        seats = []
+        pairs = {}
         for place, peer in enumerate(peers):
             found = (said or {}).get(place, losses(worse))
-            if found is None:
-                seats.append(Seat(ticket=make(peer, seed)))
-                continue
-            shown = found
-            if isinstance(found, tuple):
-                found, shown = found
-            commit = make_commit(peer, question, found)
-            reveal = make_reveal(peer, question, shown) if shown is not None else None
-            seats.append(Seat(ticket=make(peer, seed), commit=commit, reveal=reveal))
+            pairs[peer] = found if isinstance(found, tuple) else (found, found)
+        commits = {p: make_commit(p, question, kept) for p, (kept, _) in pairs.items() if kept}
+        witnessed = [commit.brief for commit in commits.values()]
+        reveals = {
+            peer: make_reveal(peer, question, shown, witnessed)
+            for peer, (_, shown) in pairs.items()
+            if shown
+        }
+        seats = [
+            Seat(ticket=make(p, seed), commit=commits.get(p), reveal=reveals.get(p)) for p in peers
+        ]
         fields = {
             "epoch": epoch,
             "candidate": question.candidate,

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from peer.run.canonical import canonical
 from peer.swarm.records import MAX_RECORD_BYTES
 from peer.validation.records import KINDS, Assent, Good, Proposal, decode, encode
-from peer.validation.rules import MAX_CHUNKS, MAX_POINTS
+from peer.validation.rules import CALLED, MAX_CHUNKS, MAX_POINTS
 from peer.validation.score import Losses, Question, make_commit, make_reveal
 from peer.validation.ticket import make
 
@@ -26,7 +26,7 @@ def records(identities):
     return {
         "ticket": make(me, QUESTION.seed),
         "commit": make_commit(me, QUESTION, LONGEST),
-        "reveal": make_reveal(me, QUESTION, LONGEST, "e" * 100, metrics),
+        "reveal": make_reveal(me, QUESTION, LONGEST, ["ab" * 8] * CALLED, "e" * 100, metrics),
         "assent": assent.signed_by(me),
         "proposal": Proposal(seed=QUESTION.seed, judgement="dd" * 32),
         "good": Good(round=3, verdict="dd" * 32, state_root="ee" * 32, generation=1),

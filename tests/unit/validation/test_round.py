@@ -77,8 +77,8 @@ class Table:
                     self.see(tickets=[make(self.me, seed)])
                 case PublishCommit(question, losses):
                     self.see(commits=[make_commit(self.me, question, losses)])
-                case PublishReveal(question, losses):
-                    self.see(reveals=[make_reveal(self.me, question, losses)])
+                case PublishReveal(question, losses, witnessed):
+                    self.see(reveals=[make_reveal(self.me, question, losses, witnessed)])
                 case SignVerdict(judgement):
                     self.see(assents=[assent(self.me, judgement)])
         return actions
@@ -90,7 +90,9 @@ class Table:
         self.see(commits=[make_commit(peer, self.state.question, losses) for peer in peers])
 
     def reveals(self, peers, losses):
-        self.see(reveals=[make_reveal(peer, self.state.question, losses) for peer in peers])
+        witnessed = [each.brief for each in self.here.commits]
+        question = self.state.question
+        self.see(reveals=[make_reveal(peer, question, losses, witnessed) for peer in peers])
 
     def to_reveal(self, losses):
         """Go on until all have committed and we revealed."""

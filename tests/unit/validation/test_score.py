@@ -13,6 +13,7 @@ from peer.validation.score import (
     Losses,
     Question,
     Reason,
+    counted,
     draw_chunks,
     find,
     make_commit,
@@ -113,6 +114,23 @@ def test_a_reveal_of_unequal_lengths_opens_nothing(identities):
     me = identities[0]
     losses = Losses((1, 2), (1,))
     assert not opens(make_reveal(me, QUESTION, losses), make_commit(me, QUESTION, losses), QUESTION)
+
+
+def test_a_commit_counts_when_most_of_those_who_reveal_had_seen_it(identities):
+    commits = {p.peer_id: make_commit(p, QUESTION, flat(i)) for i, p in enumerate(identities)}
+    names = [commit.brief for commit in commits.values()]
+
+    def in_time(*witnesses):
+        shown = zip(identities, witnesses, strict=False)
+        reveals = {p.peer_id: make_reveal(p, QUESTION, flat(0), seen) for p, seen in shown}
+        return [peer in counted(commits, reveals) for peer in commits]
+
+    assert in_time(names, names, names) == [True] * 4
+    assert in_time(names, names, names[:3]) == [True] * 4
+    assert in_time(names, names[:3], names[:3]) == [True, True, True, False]
+    assert in_time(names, [], names, []) == [False] * 4
+    assert in_time([names[0]] * 3, [names[1]] * 3, []) == [False] * 4
+    assert in_time() == [False] * 4
 
 
 # ---- the decision
