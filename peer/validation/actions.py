@@ -16,8 +16,8 @@ class Candidate:
         epoch: Its epoch.
         state_root: Its name.
         members: Whose contributions are in the certificate that led to it.
-        attendance: In how many epochs since the last verdict's each peer contributed; None where
-            this peer lacks certificates, and then it takes no seat.
+        attendance: `committee.attendance` of the certificates of the `every_epochs` epochs that led
+            to it; None where this peer lacks one of them, and then it takes no seat.
     """
 
     epoch: int

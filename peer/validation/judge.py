@@ -23,7 +23,7 @@ class Case:
         epoch: The candidate's.
         candidate: Its state root.
         members: Whose contributions are in the certificate that led to it.
-        attendance: In how many epochs since the last verdict each peer contributed.
+        attendance: In how many of the `every_epochs` epochs that led to it each peer contributed.
         seats: Who was called, and what they said.
         doubles: Proofs of two tickets.
     """
@@ -118,7 +118,7 @@ def problem(
         seats=judgement.seats,
         doubles=judgement.doubles,
     )
-    if max(case.attendance.values(), default=0) > judgement.epoch - tip.ledger.epoch:
+    if max(case.attendance.values(), default=0) > rules.every_epochs:
         return "a peer attended more epochs than there were"
     rebuilt = build(rules, tip, case)
     if rebuilt == judgement:

@@ -156,7 +156,7 @@ class Outcome:
         lowest_lot: The first seat's.
         struck: Peers that get a strike.
         excluded: Peers that showed two tickets.
-        attendance: In how many epochs since the last verdict each peer contributed.
+        attendance: In how many of the epochs that led to the candidate each peer contributed.
     """
 
     epoch: int

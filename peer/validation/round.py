@@ -116,9 +116,11 @@ def _take(now_s: float, state: State, observed: Observed) -> State:
     judgements = dict(view.judgements)
     for verdict in observed.verdicts:
         judgement = verdict.judgement
-        if judgement.hash in judgements or len(judgements) >= MAX_JUDGEMENTS:
+        if judgement.hash in judgements or reason_against(state, judgement) is not None:
             continue
-        if reason_against(state, judgement) is None:
+        # What is signed by enough is always looked at: of the rest there could be any number.
+        signed = len(verdict.signers(state.verify)) >= judgement.committee.size.quorum
+        if signed or len(judgements) < MAX_JUDGEMENTS:
             judgements[judgement.hash] = Seen(judgement, now_s)
     view = dataclasses.replace(view, judgements=judgements)
     return dataclasses.replace(state, view=take_assents(view, observed, state.verify))

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from peer.run.manifest import ValidationSection
+
 PROTOCOL = 1
 """Peers of different protocols draw different tickets."""
 
@@ -44,6 +46,20 @@ class Rules:
     tenure_epochs: int = 100
     margin_points: int = 500
     tolerance_points: int = 20
+
+    @classmethod
+    def of(cls, run_id: str, section: ValidationSection) -> "Rules":
+        """Return the rules of the run whose manifest has that section.
+
+        Tenure is as long as the distance of candidates: shorter, and one group could make it up
+        between two verdicts; longer, and a young run has nobody to judge it.
+        """
+        return cls(
+            run_id=run_id,
+            every_epochs=section.every_epochs,
+            tenure_epochs=section.every_epochs,
+            margin_points=round(section.margin * POINTS_A_NAT),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

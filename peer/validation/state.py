@@ -233,15 +233,14 @@ def is_settled(state: State, judgement: Judgement) -> bool:
 def to_fetch(state: State) -> dict[str, tuple[str, ...]]:
     """Return the judgements of the round that we lack, and who newly says to have them."""
     number = state.tip.ledger.round + 1
-    may_propose = state.called or state.roster
-    offers = [
-        (peer, seen.record.judgement)
-        for peer, seen in state.view.proposals.items()
-        if peer in may_propose
-    ]
+    offers = [(peer, seen.record.judgement) for peer, seen in state.view.proposals.items()]
     offers += [(peer, g.verdict) for peer, g in state.view.good.items() if g.round == number]
+    # Where it is known who may sit, nobody else is asked: keys are cheap.
+    known = state.called or state.roster or state.tip.ledger.drawn
     wanted: dict[str, tuple[str, ...]] = {}
     for peer, name in sorted(offers):
+        if known and peer not in {*known, *state.roster}:
+            continue
         if name not in state.view.judgements and f"fetch {name} {peer}" not in state.did:
             wanted[name] = (*wanted.get(name, ()), peer)
     return wanted

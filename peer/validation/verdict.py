@@ -33,7 +33,7 @@ class Seat(RecordBody):
 
 
 class Attended(RecordBody):
-    """In how many epochs since the last verdict a peer contributed."""
+    """In how many of the epochs that led to the candidate a peer contributed."""
 
     peer_id: PeerId
     epochs: Count
