@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.identity import peer_id_of
+from peer.run.manifest import ValidationSection
 from peer.validation.committee import Ground
 from peer.validation.ledger import Ledger, Outcome, advance
 from peer.validation.rules import MAX_HALVINGS, MAX_ROSTER, Rules
@@ -50,6 +51,12 @@ def after(ledger, *decisions, difference=0, struck=(), excluded=(), here=VETERAN
 
 def standing(ledger, who):
     return next(each for each in ledger.standings if each.peer_id == who)
+
+
+def test_rules_come_from_the_manifest():
+    rules = Rules.of("tiny-1", ValidationSection(every_epochs=7, margin=0.02))
+    assert (rules.run_id, rules.every_epochs, rules.tenure_epochs) == ("tiny-1", 7, 7)
+    assert rules.margin_points == 200
 
 
 # ---- last good and baseline

@@ -165,7 +165,18 @@ def test_what_another_peer_or_round_said_is_refused(rules, genesis, crowd, make_
     elsewhere = seats[0].model_copy(
         update={"commit": other.seats[0].commit, "reveal": other.seats[0].reveal}
     )
-    for seat, reason in ((foreign, "another peer"), (elsewhere, "another question")):
+    forged = [
+        seats[0].model_copy(update={name: said.model_copy(update={"signature": "aaaa"})})
+        for name, said in (("commit", seats[0].commit), ("reveal", seats[0].reveal))
+    ]
+    unfounded = seats[0].model_copy(update={"commit": None})
+    for seat, reason in (
+        (foreign, "another peer"),
+        (elsewhere, "another question"),
+        (forged[0], "not signed by its peer"),
+        (forged[1], "not signed by its peer"),
+        (unfounded, "has no commit"),
+    ):
         bad = dataclasses.replace(case, seats=[seat, *seats[1:]])
         judgement = build(rules, genesis, bad)
         assert reason in problem(judgement, rules, genesis, verify=crowd[0].verify)
@@ -248,8 +259,9 @@ def test_the_roster_of_later_rounds_is_the_ledgers_and_no_one_elses(
 def several(rules, genesis, crowd, make_case):
     """Return judgements of one round that rest on different evidence."""
     cases = [make_case(genesis, crowd, members={p.peer_id for p in crowd})]
-    for gap in range(0, 12, 3):
-        seats = [seat for i, seat in enumerate(cases[0].seats) if i != gap]
+    in_order = sorted(cases[0].seats, key=lambda seat: lot(seat.ticket))
+    for gap in (0, 3, 6, 11):
+        seats = [seat for i, seat in enumerate(in_order) if i != gap]
         cases.append(dataclasses.replace(cases[0], seats=seats))
     silent = [cases[0].seats[0].model_copy(update={"reveal": None}), *cases[0].seats[1:]]
     cases.append(dataclasses.replace(cases[0], seats=silent))
