@@ -2,9 +2,11 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from peer.training.chain import Fork
+from peer.validation.records import Good
 from peer.validation.ticket import lot
 from peer.validation.verdict import Judgement, Verdict
 
@@ -23,6 +25,19 @@ def prefer(one: Judgement, other: Judgement) -> Judgement:
         if a != b:
             return one if a < b else other
     return min((one, other), key=lambda each: (-_scores(each), each.hash))
+
+
+def most_held(good: Mapping[str, Good], eligible: Collection[str], needed: int = 1) -> str | None:
+    """Return the verdict to which more than half of the eligible peers that say so hold, or None.
+
+    Args:
+        good: What peers say that they hold to, by peer; peers without a verdict say so, too.
+        eligible: Who counts; everybody where nobody is named.
+        needed: How many must hold to it at least.
+    """
+    held = Counter(g.verdict for peer, g in good.items() if not eligible or peer in eligible)
+    enough = (n for n, count in held.items() if count >= needed and 2 * count > held.total())
+    return next(enough, None)
 
 
 @dataclasses.dataclass(frozen=True)

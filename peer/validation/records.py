@@ -142,6 +142,7 @@ class Proposal(RecordBody):
 class Good(RecordBody):
     """Where a peer stands: the verdict that it holds to, and the state that is good by it.
 
+    Peers say so all the time, before the first verdict, too (with what a chain begins with).
     Joiners and peers that were away go by these, counted over distinct tenured peers.
     """
 

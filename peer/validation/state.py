@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from peer import identity
 from peer.validation.actions import Candidate
+from peer.validation.choice import most_held
 from peer.validation.committee import Committee
 from peer.validation.judge import Case, build, problem
 from peer.validation.records import Verify
@@ -218,16 +219,16 @@ def is_my_turn(now_s: float, state: State) -> bool:
 def objection(state: State, judgement: Judgement) -> str | None:
     """Return why we do not sign or adopt what follows from its evidence, or None."""
     if state.candidate is None or state.candidate.state_root != judgement.candidate:
-        return None  # we were not there, and saw nothing that could be left out
+        return "it is about a candidate that we do not hold"
     in_good_time_s = state.began_s + state.timing.tickets_s - state.timing.settle_s
     reveal_by_s = state.closed_s + state.hold_s + state.timing.settle_s
     return omission(judgement, state.view, in_good_time_s, state.closed_s, reveal_by_s)
 
 
 def is_settled(state: State, judgement: Judgement) -> bool:
-    """Return whether more than half of those who may sit hold to it: our view was a poor one."""
-    holders = {p for p, good in state.view.good.items() if good.verdict == judgement.hash}
-    return 2 * len(holders & set(judgement.roster)) > len(judgement.roster)
+    """Return whether the others hold to it: then we were not there, or our view was a poor one."""
+    needed = judgement.committee.size.quorum
+    return most_held(state.view.good, judgement.roster, needed) == judgement.hash
 
 
 def to_fetch(state: State) -> dict[str, tuple[str, ...]]:

@@ -135,7 +135,7 @@ def take_assents(view: View, observed: Observed, verify: Verify = identity.verif
             continue
         if assent.is_good(verify):
             assents[place] = assent
-    return dataclasses.replace(view, assents=assents, good={**view.good, **observed.good})
+    return dataclasses.replace(view, assents=assents, good=dict(observed.good))
 
 
 def omission(

@@ -84,6 +84,7 @@ class SimPeer:
         self.state = begin(self.me, RULES, TIMING, swarm.tip, verify=identity.verify)
         self.fetched = []
         self.losses = None
+        self.said_where = False
         self.adopted = []
         self.adopted_s = None
         self.actions = []
@@ -92,6 +93,8 @@ class SimPeer:
         """Take a step if it is time."""
         if not self.alive or now_s < self.next_look_s:
             return
+        if not self.said_where:
+            self.say_where(now_s, self.swarm.tip)
         self.next_look_s += LOOK_S
         swarm = self.swarm
         visible = [r for r in swarm.records if r.at_s + swarm.delay(r, self) <= now_s]
@@ -155,14 +158,17 @@ class SimPeer:
                 self.adopted.append(verdict)
                 self.adopted_s = self.adopted_s or now_s
                 swarm.blobs[verdict.judgement.hash, self.me] = verdict
-                after = verdict.judgement.after
-                good = Good(
-                    round=verdict.judgement.round,
-                    verdict=verdict.judgement.hash,
-                    state_root=after.last_good.state_root,
-                    generation=after.generation,
-                )
-                self.publish(now_s, "good", good)
+                self.say_where(now_s, Tip(verdict.judgement.after, verdict.judgement.hash))
+
+    def say_where(self, now_s, tip):
+        good = Good(
+            round=tip.ledger.round,
+            verdict=tip.hash,
+            state_root=tip.ledger.last_good.state_root,
+            generation=tip.ledger.generation,
+        )
+        self.said_where = True
+        self.publish(now_s, "good", good)
 
     def case(self):
         """Return the evidence that it has, as it would propose it."""

@@ -203,10 +203,27 @@ def test_who_has_no_candidate_adopts_what_others_found(make_table, make_case, si
     case = make_case(table.tip, table.peers)
     verdict = sign(build(table.rules, table.tip, case), table.peers[:5])
     good = Good(round=1, verdict=verdict.judgement.hash, state_root=case.candidate, generation=0)
+    before = good.model_copy(update={"round": 0, "verdict": table.tip.hash})
+    table.see(good=dict.fromkeys((peer.peer_id for peer in table.others), before))
     table.see(good={table.others[0].peer_id: good})
     assert kinds(table.step(candidate=None)) == [Fetch]
     table.see(verdicts=[verdict])
+    assert table.step(candidate=None) == ()
+    table.see(good=dict.fromkeys((peer.peer_id for peer in table.others[:3]), good))
+    assert table.step(candidate=None) == ()
+    table.see(good=dict.fromkeys((peer.peer_id for peer in table.others[:5]), good))
     assert kinds(table.step(candidate=None)) == [Adopt]
+
+
+def test_a_made_up_candidate_is_adopted_by_nobody(make_table, make_case, sign, losses):
+    table = make_table(me=7)
+    table.to_reveal(losses())
+    case = make_case(table.tip, table.others[:6], name="made up", epoch=50)
+    verdict = sign(build(table.rules, table.tip, case), table.others[:6])
+    table.see(verdicts=[verdict])
+    for _ in range(20):
+        assert Adopt not in kinds(table.step())
+    assert SignVerdict not in kinds(table.did)
 
 
 def test_too_few_tickets_end_the_round_and_a_newer_candidate_begins_the_next(make_table, root):

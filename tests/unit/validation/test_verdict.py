@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from peer.errors import MisbehavedError
 from peer.training.chain import Fork
-from peer.validation.choice import Branch, choose, prefer
+from peer.validation.choice import Branch, choose, most_held, prefer
 from peer.validation.judge import build, follow, problem, verdict_problem
+from peer.validation.records import Good
 from peer.validation.score import Decision, Reason
 from peer.validation.ticket import lot
 from peer.validation.verdict import MAX_VERDICT_BYTES, Judgement, Tip, Verdict
@@ -302,6 +303,28 @@ def test_between_equal_chains_the_lower_lots_decide(genesis, crowd, make_verdict
     branches = [Branch({"a": 1}, one.judgement), Branch({"b": 1}, other.judgement)]
     both = [choose(*branches, ())[0], choose(*reversed(branches), ())[0]]
     assert sorted(both) == [Fork.STAY, Fork.SWITCH]
+
+
+@pytest.mark.parametrize(
+    ("held", "eligible", "needed", "verdict"),
+    [
+        ("aaab", "wxyz", 1, "a"),
+        ("aabb", "wxyz", 1, None),
+        ("aaab", "wxyz", 4, None),
+        ("aaab", "", 1, "a"),
+        ("aaab", "z", 1, "b"),
+        ("", "wxyz", 1, None),
+    ],
+)
+def test_a_verdict_is_held_when_more_than_half_of_the_eligible_say_so(
+    held, eligible, needed, verdict
+):
+    good = {
+        peer: Good(round=1, verdict=name * 64, state_root="00" * 32, generation=0)
+        for peer, name in zip("wxyz", held, strict=False)
+    }
+    expected = verdict * 64 if verdict else None
+    assert most_held(good, eligible, needed) == expected
 
 
 def test_a_branch_counts_signatures_and_what_peers_hold_to(told, identities):
