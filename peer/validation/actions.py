@@ -27,6 +27,14 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Found:
+    """What an evaluation found, and to which question: a newer one may be open meanwhile."""
+
+    question: Question
+    losses: Losses
+
+
+@dataclasses.dataclass(frozen=True)
 class PublishTicket:
     """Publish `ticket.make(identity, seed)`."""
 
@@ -35,7 +43,7 @@ class PublishTicket:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score both states on `score.draw_chunks(question, ...)` and hand in the losses."""
+    """Score both states on `score.draw_chunks(question, ...)` and hand in what is `Found`."""
 
     question: Question
     candidate: Candidate

@@ -46,7 +46,9 @@ def build(rules: Rules, tip: Tip, case: Case) -> Judgement:
     seats = tuple(by_peer[peer] for peer in committee.called)
     question = Question(seed, case.candidate, ledger.baseline.state_root)
     finding, struck = _weigh(seats, question, committee, rules)
-    doubles = _sorted_doubles(case.doubles)
+    # Of strangers there are any number of keys, and the ledger is to hold none of them.
+    known = {*roster, *(standing.peer_id for standing in ledger.standings)}
+    doubles = _sorted_doubles(each for each in case.doubles if each.peer_id in known)
     attendance = _most(case.attendance)
     outcome = Outcome(
         epoch=case.epoch,

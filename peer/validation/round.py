@@ -14,6 +14,7 @@ from peer.validation.actions import (
     Candidate,
     Evaluate,
     Fetch,
+    Found,
     Propose,
     PublishCommit,
     PublishReveal,
@@ -22,7 +23,6 @@ from peer.validation.actions import (
 )
 from peer.validation.choice import prefer
 from peer.validation.committee import elect
-from peer.validation.score import Losses
 from peer.validation.state import (
     Phase,
     State,
@@ -53,7 +53,7 @@ def step(
     state: State,
     observed: Observed,
     candidate: Candidate | None = None,
-    losses: Losses | None = None,
+    found: Found | None = None,
 ) -> _Result:
     """Return the state after what was observed, and what is to be done.
 
@@ -62,11 +62,11 @@ def step(
         state: Before.
         observed: What lies in the DHT and what was fetched, our own records included.
         candidate: The newest one that this peer holds, if any.
-        losses: What our own evaluation of the question found, when it is done.
+        found: What our own evaluation found, when it is done.
     """
     state, actions = _take_candidate(now_s, state, candidate)
-    if losses is not None and state.losses is None:
-        state = dataclasses.replace(state, losses=losses)
+    if found is not None and state.candidate is not None and found.question == state.question:
+        state = dataclasses.replace(state, losses=state.losses or found.losses)
     state = _take(now_s, state, observed)
     while True:
         phase = state.phase

@@ -131,7 +131,9 @@ def begin(
         verify: How a signature is checked.
         doubles: Proofs of double tickets from `view.doubles` of the round before.
     """
-    view = View(doubles=dict(doubles or {}))
+    barred = {s.peer_id for s in tip.ledger.standings if s.barred_until > tip.ledger.round}
+    open_cases = {peer: proof for peer, proof in (doubles or {}).items() if peer not in barred}
+    view = View(doubles=open_cases)
     return State(
         me=me, rules=rules, timing=timing, tip=tip, willing=willing, verify=verify, view=view
     )

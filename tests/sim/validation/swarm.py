@@ -10,6 +10,7 @@ from peer.validation.actions import (
     Candidate,
     Evaluate,
     Fetch,
+    Found,
     Propose,
     PublishCommit,
     PublishReveal,
@@ -136,7 +137,7 @@ class SimPeer:
                 self.publish(now_s, "ticket", make(identity, seed))
             case Evaluate(question=question):
                 found = honest_losses(question, swarm.worse_nats, 3, swarm.rng)
-                self.losses = (now_s + self.scores_in_s, self.behave(found))
+                self.losses = (now_s + self.scores_in_s, Found(question, self.behave(found)))
             case PublishCommit(question, losses):
                 self.publish(now_s, "commit", make_commit(identity, question, losses))
             case PublishReveal(question, losses, witnessed):

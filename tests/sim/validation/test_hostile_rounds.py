@@ -80,7 +80,7 @@ def test_a_copier_that_waits_for_others_scores_is_left_out(sim, swarm):
         shown = [r.body for r in swarm.records if r.kind == "reveal" and r.owner != copier.me]
         if shown and copier.losses is None:
             seen = Losses(shown[0].candidate, shown[0].baseline)
-            copier.losses = (now_s, seen)
+            copier.losses = (now_s, None)
             question = copier.state.question
             copier.publish(now_s, "commit", make_commit(copier.identity, question, seen))
             copier.carry_out(now_s, PublishReveal(question, seen, shown[0].witnessed))

@@ -10,6 +10,7 @@ from peer.validation.actions import (
     Candidate,
     Evaluate,
     Fetch,
+    Found,
     Propose,
     PublishCommit,
     PublishReveal,
@@ -69,6 +70,8 @@ class Table:
         """Let time pass, take a step, and carry out for ourselves what it says."""
         self.now_s += wait_s
         given = {"candidate": self.candidate} | given
+        if (losses := given.pop("losses", None)) is not None:
+            given["found"] = Found(self.state.question, losses)
         self.state, actions = step(self.now_s, self.state, self.here, **given)
         for action in actions:
             self.did.append(action)
@@ -248,6 +251,16 @@ def test_a_newer_candidate_does_not_stop_a_round(make_table, losses, root):
     newer = dataclasses.replace(table.candidate, epoch=10, state_root=root("next"))
     table.step(candidate=newer)
     assert table.state.candidate == table.candidate
+
+
+def test_what_was_found_for_another_question_is_not_committed(make_table, losses, root):
+    table = make_table()
+    table.tickets(table.others)
+    table.step()
+    table.step()
+    stale = dataclasses.replace(table.state.question, candidate=root("an older one"))
+    assert table.step(found=Found(stale, losses())) == ()
+    assert kinds(table.step(losses=losses())) == [PublishCommit]
 
 
 def test_a_dead_seat_costs_the_patience_and_no_more(make_table, losses):

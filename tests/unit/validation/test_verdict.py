@@ -12,9 +12,9 @@ from peer.errors import MisbehavedError
 from peer.training.chain import Fork
 from peer.validation.choice import Branch, choose, most_held, prefer
 from peer.validation.judge import build, follow, problem, verdict_problem
-from peer.validation.records import Good
+from peer.validation.records import Good, encode
 from peer.validation.score import Decision, Reason
-from peer.validation.ticket import lot
+from peer.validation.ticket import DoubleTicket, lot
 from peer.validation.verdict import MAX_VERDICT_BYTES, Judgement, Tip, Verdict
 
 
@@ -219,6 +219,18 @@ def test_no_score_at_all_is_inconclusive(rules, genesis, crowd, make_case):
     judgement = build(rules, genesis, make_case(genesis, crowd, said=said))
     assert (judgement.decision, judgement.reason) == (Decision.INCONCLUSIVE, Reason.TOO_FEW)
     assert judgement.struck == ()
+
+
+def test_strangers_with_two_tickets_do_not_fill_the_ledger(rules, genesis, crowd, make_case, sign):
+    seed = genesis.ledger.seed(rules.run_id, 5)
+    proofs = [
+        DoubleTicket(seed=seed, public_key=encode(key), first="aaaa", second="bbbb")
+        for key in (b"stranger", crowd[0].public_key)
+    ]
+    case = make_case(genesis, crowd, doubles=proofs)
+    judgement = build(rules, genesis, case)
+    assert [each.peer_id for each in judgement.doubles] == [crowd[0].peer_id]
+    assert {s.peer_id for s in judgement.after.standings} == {p.peer_id for p in crowd}
 
 
 # ---- chains
