@@ -12,7 +12,7 @@ from peer.data.source import ShardSources
 from peer.data.stream import Stream
 from peer.data.tokens import TokenCache
 from peer.events import Loaded, ShardChoice
-from peer.identity import Identity
+from peer.identity import Identity, peer_id_of
 from peer.run.manifest import (
     AdamW,
     BatchSection,
@@ -155,6 +155,27 @@ def identities(tmp_path_factory):
     """Four peers."""
     folder = tmp_path_factory.mktemp("identities")
     return [Identity.load_or_create(folder / f"{i}.key") for i in range(4)]
+
+
+class StandInIdentity:
+    """Signs as an identity does, in no time; anybody could forge it."""
+
+    def __init__(self, name):
+        self.public_key = f"key of {name}".encode()
+        self.peer_id = peer_id_of(self.public_key)
+
+    def sign(self, data):
+        return hashlib.sha256(self.public_key + data).digest()
+
+    @staticmethod
+    def verify(public_key, signature, data):
+        return hashlib.sha256(public_key + data).digest() == signature
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    """Return the class of identities that cost nothing, and how their signatures are checked."""
+    return StandInIdentity
 
 
 @pytest.fixture(scope="session")

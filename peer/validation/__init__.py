@@ -1,0 +1,1 @@
+"""Elected validators: tickets, committees, scores, verdicts, all of it pure."""

@@ -1,0 +1,84 @@
+"""What the peers of a run hold to when they judge a checkpoint; numbers only."""
+
+import dataclasses
+
+from peer.run.manifest import ValidationSection
+
+PROTOCOL = 1
+"""Peers of different protocols draw different tickets."""
+
+SEATS, QUORUM, RESERVES = 7, 5, 5
+CALLED = SEATS + RESERVES
+MAX_ROSTER = 512
+MAX_CHUNKS = 48
+CHUNKS = 32
+
+STRIKES = 3
+STRIKE_ROUNDS = 20
+"""So many rounds a strike counts, and so many rounds a peer that is away keeps its tenure."""
+BARRED_ROUNDS = 100
+KEPT_ACCEPTED = 5
+"""The baseline is the best of so many accepted checkpoints, so that small losses do not add up."""
+LAPSED_CANDIDATES = 3
+"""After so many candidates without a verdict the roster is drawn from who is here now."""
+MAX_HALVINGS = 10
+
+POINTS_A_NAT = 10_000
+MAX_POINTS = 10_000_000
+"""A loss of a thousand nats; anything beyond, and what is not finite, is written as this."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the manifest settles.
+
+    Attributes:
+        run_id: The run.
+        every_epochs: Every so many epochs there is a candidate.
+        tenure_epochs: In so many epochs a peer must have contributed before it may sit.
+        margin_points: How much worse than the baseline is bad, in 1e-4 nats.
+        tolerance_points: How far two honest scores of one chunk may be apart, in 1e-4 nats: five
+            times the spread that is measured over thread counts and batch splits.
+    """
+
+    run_id: str
+    every_epochs: int = 100
+    tenure_epochs: int = 100
+    margin_points: int = 500
+    tolerance_points: int = 20
+
+    @classmethod
+    def of(cls, run_id: str, section: ValidationSection) -> "Rules":
+        """Return the rules of the run whose manifest has that section.
+
+        Tenure is as long as the distance of candidates: shorter, and one group could make it up
+        between two verdicts; longer, and a young run has nobody to judge it.
+        """
+        return cls(
+            run_id=run_id,
+            every_epochs=section.every_epochs,
+            tenure_epochs=section.every_epochs,
+            margin_points=round(section.margin * POINTS_A_NAT),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long a peer waits, by its own clock; nothing that two peers must agree on.
+
+    Attributes:
+        tickets_s: For tickets, where not the whole roster sent one.
+        commit_s: For commits: an evaluation on the slowest peer that may keep the others waiting.
+        patience: When a quorum has committed, the rest may take so many times as long.
+        settle_s: Within it whatever one peer sees, the others see, too: twice the time between
+            two looks, and the way through the DHT.
+        turn_s: For a peer to propose the verdict before the next one does.
+        verdict_s: For the verdict as a whole.
+    """
+
+    tickets_s: float = 15.0
+    commit_s: float = 120.0
+    patience: float = 1.5
+    settle_s: float = 4.0
+    turn_s: float = 2.5
+    verdict_s: float = 60.0
