@@ -47,6 +47,7 @@ class Store:
     def __init__(self):
         self.saved = []
         self.left = []
+        self.annotated = []
         self.before = lambda: None
 
     def leave(self, epoch):
@@ -61,8 +62,11 @@ class Store:
         self.saved.append(epoch)
         return 1
 
+    def annotate(self, state_root, scores):
+        self.annotated.append((state_root, scores))
+
     def roots(self):
-        return [Stored(epoch) for epoch in self.saved[-2:]]
+        return [Stored(epoch) for epoch in self.saved[:-3:-1]]
 
 
 class ScriptedRounds(LoneRounds):
