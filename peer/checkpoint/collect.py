@@ -7,7 +7,7 @@ more care: the newest checkpoint that loads is found by verifying, and stays wha
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from peer.checkpoint.keep import Candidate, Keep, Reason, decide
+from peer.checkpoint.keep import Candidate, Keep, decide
 from peer.checkpoint.lineage import Entry
 from peer.checkpoint.shelf import Shelf
 from peer.errors import DamagedError
@@ -18,12 +18,14 @@ class Outcome:
     """What became of a checkpoint.
 
     Attributes:
-        entry: The checkpoint.
+        name: Its directory.
+        size_bytes: The room that it took.
         dropped: Whether it is gone, or would be.
         reason: Why, in words.
     """
 
-    entry: Entry
+    name: str
+    size_bytes: int
     dropped: bool
     reason: str
 
@@ -32,8 +34,9 @@ def collect(
     shelf: Shelf,
     entries: Sequence[Entry],
     keep: Keep,
-    is_whole: Callable[[str], bool],
+    is_whole: Callable[[Entry], bool],
     *,
+    drop_damaged: bool,
     dry_run: bool,
 ) -> list[Outcome]:
     """Drop what `keep` does not keep.
@@ -41,45 +44,44 @@ def collect(
     Args:
         shelf: The checkpoints.
         entries: Those that lie there, newest first.
-        keep: The policy; a checkpoint whose head is damaged is left alone.
-        is_whole: Verifies a checkpoint, by its name.
+        keep: The policy.
+        is_whole: Verifies a checkpoint.
+        drop_damaged: Whether to drop also what has a damaged head, or was set aside.
         dry_run: Whether only to say what would be dropped.
 
     Raises:
         DamagedError: There are checkpoints and not one is whole: nothing was dropped.
     """
-    readable = [entry for entry in entries if entry.head is not None and entry.name is not None]
-    names = [entry.name for entry in readable if entry.name is not None]
-    newest = next((name for name in names if is_whole(name)), None)
+    readable = {entry.name: entry for entry in entries if entry.name and entry.head is not None}
+    newest = next((name for name, entry in readable.items() if is_whole(entry)), None)
+    set_aside = shelf.damaged()
     if newest is None:
-        if not entries:
+        if not entries and not set_aside:
             return []
         raise DamagedError(
             f"no checkpoint in {shelf.folder} is whole, so nothing was dropped; see what is wrong "
             "with `ctpeer checkpoint verify`"
         )
-    candidates = [
-        Candidate(name, entry.epoch, is_accepted(entry))
-        for name, entry in zip(names, readable, strict=True)
-    ]
+    candidates = [Candidate(n, entry.epoch, _is_accepted(entry)) for n, entry in readable.items()]
     reasons = decide(candidates, keep, protected={newest})
-    return [_settle(shelf, entry, reasons, dry_run=dry_run) for entry in entries]
+    broken = [entry.name for entry in entries if entry.name and entry.head is None]
+    outcomes = [_settle(shelf, name, kept, dry_run=dry_run) for name, kept in reasons.items()]
+    kept = None if drop_damaged else "damaged, for you to look at; --damaged drops it"
+    damaged = [_settle(shelf, name, kept, dry_run=dry_run) for name in [*broken, *set_aside]]
+    return outcomes + damaged
 
 
-def is_accepted(entry: Entry) -> bool:
+def _is_accepted(entry: Entry) -> bool:
     """Return whether a verdict accepted the state, by what is said beside it."""
     annotation = entry.annotation
     return annotation is not None and annotation.notes.accepted_by is not None
 
 
-def _settle(
-    shelf: Shelf, entry: Entry, reasons: dict[str, Reason | None], *, dry_run: bool
-) -> Outcome:
-    if entry.name not in reasons:
-        return Outcome(entry, dropped=False, reason="damaged, for you to look at")
-    reason = reasons[entry.name]
-    if reason is not None:
-        return Outcome(entry, dropped=False, reason=reason)
-    if dry_run or shelf.drop(entry.name, remember=True):
-        return Outcome(entry, dropped=True, reason="the policy does not keep it")
-    return Outcome(entry, dropped=False, reason="held: somebody reads it")
+def _settle(shelf: Shelf, name: str, kept: str | None, *, dry_run: bool) -> Outcome:
+    """Drop a checkpoint unless there is a reason why it is `kept`."""
+    size_bytes = shelf.size_bytes(name)
+    if kept is not None:
+        return Outcome(name, size_bytes, dropped=False, reason=kept)
+    if dry_run or shelf.drop(name, remember=True):
+        return Outcome(name, size_bytes, dropped=True, reason="nothing keeps it")
+    return Outcome(name, size_bytes, dropped=False, reason="held: somebody reads it")

@@ -116,10 +116,14 @@ def read_head(folder: Path, manifest_hash: str) -> Head:
         OSError: The disk fails, or reading is not allowed.
     """
     try:
-        return _HEAD_ADAPTER.validate_python(_read_head(folder / HEAD, manifest_hash), strict=True)
+        body = json.dumps(_read_head(folder / HEAD, manifest_hash))
+        return _HEAD_ADAPTER.validate_json(body, strict=True)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{HEAD} is missing") from error
+    except KeyError as error:
+        raise DamagedError(f"{HEAD} lacks its {error.args[0]}") from error
     except _UNREADABLE as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DamagedError(f"{HEAD} cannot be read: {reason}") from error
+        raise DamagedError(f"{HEAD} is not what one holds") from error
 
 
 def write_files(

@@ -7,6 +7,7 @@ needs neither torch nor a network, and changes nothing.
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from peer.checkpoint.shelf import Shelf
 from peer.checkpoint.staging import Wanted
 from peer.errors import DamagedError, MisbehavedError
 from peer.run.directory import RunDirectory
-from peer.training.certificate import Certificate, problem
+from peer.training.certificate import Base, Certificate, problem
 from peer.training.outer import initial_slots
 from peer.training.state import Schema, StateHeader, TensorSpec, root_of
 
@@ -72,6 +73,7 @@ class _Verification:
         self._notes: list[str] = []
         self._header: StateHeader | None = None
         self._signers: tuple[str, ...] = ()
+        self._base: Base | None = None
 
     def report(self) -> Report:
         head: Head | None = None
@@ -173,7 +175,7 @@ class _Verification:
         if (wrong := problem(certificate)) is not None:
             yield f"the certificate proves nothing: {wrong}"
         self._signers = tuple(sorted(certificate.signers & set(certificate.vote.group)))
-        base = certificate.vote.base
+        base = self._base = certificate.vote.base
         if base.run_id != self._run.run_id:
             yield "the certificate is of another run"
         if base.epoch + 1 != head.epoch or base.generation > head.generation:
@@ -183,7 +185,7 @@ class _Verification:
             )
         if self._header is not None:
             elements = sum(part.elements for part in certificate.vote.parts)
-            if elements != sum(spec_elements(shape) for _, shape in self._header.tensors):
+            if elements != sum(math.prod(shape) for _, shape in self._header.tensors):
                 yield "the certificate's average is of another size than the state"
 
     def _annotation(self, head: Head) -> Iterator[str]:
@@ -218,12 +220,7 @@ class _Verification:
         if parent.epoch >= head.epoch:
             yield f"its parent is of epoch {parent.epoch}, which is no earlier one"
             return
-        base = None
-        if head.certificate is not None:
-            try:
-                base = Certificate.from_json(head.certificate).vote.base
-            except ValueError:
-                return  # said already
+        base = self._base
         if base is not None and parent.epoch == base.epoch:
             if parent.state_root != base.state_root:
                 yield "the certificate extends another state than the parent"
@@ -246,8 +243,3 @@ class _Verification:
             return
         if parent.state_root != state_root or parent.generation > head.generation:
             yield f"the parent {name} that lies here is another one"
-
-
-def spec_elements(shape: tuple[int, ...]) -> int:
-    """Return how many numbers a tensor of that shape holds."""
-    return TensorSpec("", shape).elements
