@@ -1,6 +1,7 @@
 """Exporting a checkpoint: a directory that transformers' `from_pretrained` opens.
 
-It is verified first, built beside its place, and appears by one rename. Brings torch.
+It is verified first, built beside its place, and appears by one rename. torch loads when there is
+something to export.
 """
 
 import contextlib
@@ -11,8 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from peer.checkpoint.card import Subject, model_card, provenance
 from peer.checkpoint.format import read_files
@@ -22,9 +22,11 @@ from peer.checkpoint.verify import verify_checkpoint
 from peer.data.index import parse_index
 from peer.errors import ConfigurationError, DamagedError
 from peer.run.directory import RunDirectory
-from peer.tasks import registry
 from peer.training.outer import initial_slots
 from peer.training.state import Schema
+
+if TYPE_CHECKING:
+    import torch
 
 PROVENANCE, CARD = "ctpeer.json", "README.md"
 
@@ -53,14 +55,19 @@ def export(order: Order, target: Path) -> dict[str, str]:
         DamagedError: The checkpoint is damaged, or was dropped meanwhile.
         ConfigurationError: `target` is there and not empty, or cannot be written.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigurationError(
-            f"{target} is there already and not empty; give the name of a new directory"
-        )
+    require_vacant(target)
     with built(order, target) as (staging, files):
         staging.chmod(0o755)
         staging.replace(target)
     return files
+
+
+def require_vacant(target: Path) -> None:
+    """Raise ConfigurationError if `target` is anything but absent or an empty directory."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigurationError(
+            f"{target} is there already and not empty; give the name of a new directory"
+        )
 
 
 @contextlib.contextmanager
@@ -99,6 +106,8 @@ def _write(order: Order, folder: Path) -> dict[str, str]:
 
 
 def _write_held(order: Order, name: str, folder: Path) -> dict[str, str]:
+    from peer.tasks import registry
+
     run = order.run
     report = verify_checkpoint(order.shelf, name, run)
     if not report.good:
@@ -123,8 +132,10 @@ def _write_held(order: Order, name: str, folder: Path) -> dict[str, str]:
     return hashes | {PROVENANCE: _sha256(folder / PROVENANCE)}
 
 
-def _load(model: torch.nn.Module, order: Order, name: str) -> None:
+def _load(model: "torch.nn.Module", order: Order, name: str) -> None:
     """Give `model` the parameters of the checkpoint."""
+    import torch
+
     schema = Schema.of(model)
     slots = initial_slots(order.run.manifest.optimizer, schema.elements)
     folder = order.shelf.path(name)

@@ -12,10 +12,12 @@ import click
 
 from peer.checkpoint.card import facts_of
 from peer.checkpoint.collect import collect
+from peer.checkpoint.export import require_vacant
 from peer.checkpoint.keep import Keep
 from peer.checkpoint.lineage import Entry, ancestry, find, known, stored
 from peer.checkpoint.shelf import Shelf
 from peer.checkpoint.verify import Report, verify_checkpoint
+from peer.cli.export import run_export
 from peer.cli.lineage import certificate_of, collected, described, listed, logged, verified
 from peer.cli.options import home_option, json_option
 from peer.cli.run import open_run
@@ -190,12 +192,8 @@ def export(
     here = _Checkpoints(run_name, home)
     lineage = tuple(here.lineage(root))
     # Refused before torch loads, which takes seconds.
-    if directory is not None and directory.exists() and any(directory.iterdir()):
-        raise ConfigurationError(
-            f"{directory} is there already and not empty; give the name of a new directory"
-        )
-    from peer.cli.export import run_export
-
+    if directory is not None:
+        require_vacant(directory)
     body, text = run_export(here.run, here.shelf, lineage, licence, directory, repository)
     here.print(body, text, as_json=as_json)
 

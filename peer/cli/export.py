@@ -1,4 +1,4 @@
-"""`ctpeer checkpoint export`, once everything that can be refused without torch was not."""
+"""`ctpeer checkpoint export`: to a directory, to a git repository, or to both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,13 @@ def run_export(
     directory: Path | None,
     repository: Path | None,
 ) -> tuple[dict[str, Any], str]:
-    """Export to `directory`, to the git `repository`, or to both; return JSON's body and words."""
+    """Export to `directory` and to the git `repository`; return what was done, as JSON and words.
+
+    Either may be None.
+
+    Raises:
+        ConfigurationError: One of them cannot take it; the other one may have it already.
+    """
     order = Order(run=run, shelf=shelf, lineage=tuple(lineage), licence=licence)
     root = lineage[0].state_root
     body: dict[str, Any] = {"state_root": root, "path": None, "files": {}, "git": None}
