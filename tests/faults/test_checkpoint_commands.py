@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 
 def written(status):
     return (status["checkpoint"] or {"epoch": 0})["epoch"]
 
 
+@pytest.mark.slow
 def test_commands_beside_a_training_daemon_find_nothing_damaged(daemon, tiny_run, tmp_path):
     daemon.start(tiny_run)
     daemon.wait_until(lambda status: written(status) >= 3)
