@@ -23,7 +23,7 @@ from peer.checkpoint.format import ANNOTATION
 STAGING, DAMAGED = ".staging-", "damaged-"
 _LINEAGE = "lineage"
 _KEPT_ANNOTATIONS = 8192
-"""About 10 MB: three days of a checkpoint every 30 seconds, or years of the usual."""
+"""About 30 MB on the disk; at a checkpoint every 30 seconds the last three days."""
 
 
 class Shelf:
