@@ -43,8 +43,10 @@ def verified(reports: Sequence[Report]) -> str:
     lines = []
     for report in reports:
         if report.good:
-            signers = f"{len(report.signers)} good signatures under its certificate"
-            lines.append(f"{report.name} is good: {report.chunks} chunks, {signers}")
+            signed = (
+                f"a certificate of {len(report.signers)}" if report.signers else "no certificate"
+            )
+            lines.append(f"{report.name} is good: {report.chunks} chunks, {signed}")
         else:
             lines.append(f"{report.name} is damaged")
         lines += [f"    note: {note}" for note in report.notes]
@@ -107,7 +109,8 @@ def _block(entry: Entry) -> Iterator[str]:
         notes = entry.annotation.notes
         if notes.scores:
             yield f"    {', '.join(score_texts(notes.scores))}"
-        yield f"    {notes.loss_terms:,} loss terms since its parent"
+        if notes.parent is not None:
+            yield f"    {notes.loss_terms:,} loss terms since its parent"
         if notes.accepted_by is not None:
             yield f"    accepted by verdict {notes.accepted_by[:_SHORT]}"
     if entry.problem is not None:
@@ -124,8 +127,11 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "author", entry.annotation.writer
         yield "date", date(notes.written_s)
         yield "code", f"ctpeer {notes.code_version}"
-        yield "data", f"{notes.loss_terms:,} loss terms of all peers since its parent"
-        yield "", f"{notes.own_samples:,} samples, {notes.own_tokens:,} tokens by the author in all"
+        yield (
+            "data",
+            f"{notes.loss_terms:,} loss terms of all peers since the parent; by the author",
+        )
+        yield "", f"{notes.own_samples:,} samples and {notes.own_tokens:,} tokens in all"
         yield "scores", ", ".join(score_texts(notes.scores)) or "not scored yet"
         yield (
             "accepted",
