@@ -11,7 +11,7 @@ import math
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ _MAX_HEADER_BYTES = 100_000_000
 """As safetensors itself has it."""
 _OPTIMIZER = "optimizer."
 _Span = tuple[int, int]
+OnChunk = Callable[[str, bytes], None]
 _DTYPES = {"F32": "<f4", "F64": "<f8"}
 
 
@@ -99,8 +100,16 @@ class FlatFile:
             begin, end = begin - size, end - size
         return b"".join(pieces)
 
-    def header(self, manifest_hash: str, epoch: int) -> StateHeader:
+    def header(
+        self, manifest_hash: str, epoch: int, on_chunk: OnChunk = lambda _dtype, _chunk: None
+    ) -> StateHeader:
         """Return what the state root is made of. Reads every byte once.
+
+        Args:
+            manifest_hash: The run's.
+            epoch: The state's.
+            on_chunk: Is given numpy's word for the dtype and the bytes of each chunk, for whoever
+                looks at the numbers, too.
 
         Raises:
             DamagedError: The file is shorter than it says.
@@ -112,14 +121,16 @@ class FlatFile:
             tensors=self._tensors,
             chunk_bytes=CHUNK_BYTES,
             buffers=tuple(
-                (buffer.name, buffer.dtype, tuple(self._chunk_hashes(number)))
+                (buffer.name, buffer.dtype, tuple(self._chunk_hashes(number, on_chunk)))
                 for number, buffer in enumerate(self._buffers)
             ),
         )
 
-    def _chunk_hashes(self, buffer: int) -> Iterator[str]:
+    def _chunk_hashes(self, buffer: int, on_chunk: OnChunk) -> Iterator[str]:
         for index in range(self._buffers[buffer].chunks):
-            yield hashlib.sha256(self.chunk(buffer, index)).hexdigest()
+            chunk = self.chunk(buffer, index)
+            on_chunk(self._buffers[buffer].dtype, chunk)
+            yield hashlib.sha256(chunk).hexdigest()
 
     def _read_tensors(self) -> tuple[dict[str, _Tensor], int]:
         """Return the file's tensors by name, and where their data begins."""

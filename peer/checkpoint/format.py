@@ -3,26 +3,34 @@
     state.safetensors   parameters by name, the outer optimizer's buffers as `optimizer.<name>`
     local.safetensors   this peer's random generators
     checkpoint.json     root, manifest, generation, this peer's place in the data, certificate
+    annotation.json     what the writer says of the state, signed; see `peer.checkpoint.annotation`
 
-The state is proven by its root; the two small files by a digest inside checkpoint.json. There is
-no pickle anywhere. Nothing here chooses which checkpoint to load.
+The state is proven by its root; local.safetensors and checkpoint.json by a digest in the latter.
+Loading looks at no annotation: training goes on without it, and checkpoints of before there were
+any have none. There is no pickle anywhere. Nothing here chooses which checkpoint to load, and
+reading heads needs no torch.
 """
 
 import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from pydantic import TypeAdapter
 
+from peer.checkpoint.annotation import Author, Heritage, Notes
 from peer.data.stream import Cursor
 from peer.errors import ConfigurationError, DamagedError
 from peer.run.canonical import canonical
+from peer.training.certificate import Count, Name, PeerName
 from peer.training.state import Flat, GlobalState, Schema, Slot
-from peer.training.trainer import Place
+
+if TYPE_CHECKING:
+    from peer.training.trainer import Place
 
 SCHEMA_VERSION = 1
 _UNREADABLE = (
@@ -37,7 +45,8 @@ _UNREADABLE = (
 )
 """What reading damaged files raises; a disk that fails or a refused read says nothing of them."""
 
-STATE, _LOCAL, HEAD = "state.safetensors", "local.safetensors", "checkpoint.json"
+STATE, LOCAL, HEAD = "state.safetensors", "local.safetensors", "checkpoint.json"
+ANNOTATION = "annotation.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,23 +60,82 @@ class Checkpoint:
         place: Where this peer's training stood.
         certificate: The certificate that led to the state, as JSON text; None at epoch 0.
         code_version: The ctpeer that wrote it.
+        heritage: What its annotation will say; loading does not bring it back.
     """
 
     state: GlobalState
     state_root: str
     generation: int
-    place: Place
+    place: "Place"
     certificate: str | None
     code_version: str
+    heritage: Heritage = dataclasses.field(default_factory=Heritage)
 
     @property
     def name(self) -> str:
         """The directory's name; sorts by epoch."""
-        return f"{self.state.epoch:010d}-{self.state_root[:16]}"
+        return name_of(self.state.epoch, self.state_root)
 
 
-def write_files(checkpoint: Checkpoint, manifest_hash: str, folder: Path) -> None:
+def name_of(epoch: int, state_root: str) -> str:
+    """Return the name of the directory that holds the checkpoint of a state."""
+    return f"{epoch:010d}-{state_root[:16]}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+    """What checkpoint.json says, its digest checked.
+
+    Attributes:
+        epoch: The state's.
+        generation: How many rollbacks the run had seen.
+        state_root: The state's root, which is yet to be recomputed.
+        code_version: The ctpeer that wrote it.
+        certificate: The certificate that led to the state, as JSON text.
+        writer: The peer id whose annotation lies beside it; None where there never was one.
+        local: This peer's place in the data.
+    """
+
+    epoch: Count
+    generation: Count
+    state_root: Name
+    code_version: str
+    certificate: str | None
+    writer: PeerName | None = None
+    local: dict[str, Any]
+
+
+_HEAD_ADAPTER = TypeAdapter(Head)
+
+
+def read_head(folder: Path, manifest_hash: str) -> Head:
+    """Return the head of the checkpoint in `folder`.
+
+    Raises:
+        DamagedError: It is missing, cut short, changed, of another run or format.
+        OSError: The disk fails, or reading is not allowed.
+    """
+    try:
+        body = json.dumps(_read_head(folder / HEAD, manifest_hash))
+        return _HEAD_ADAPTER.validate_json(body, strict=True)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{HEAD} is missing") from error
+    except KeyError as error:
+        raise DamagedError(f"{HEAD} lacks its {error.args[0]}") from error
+    except _UNREADABLE as error:
+        raise DamagedError(f"{HEAD} is not what one holds") from error
+
+
+def write_files(
+    checkpoint: Checkpoint, manifest_hash: str, folder: Path, author: Author | None = None
+) -> None:
     """Write the files of `checkpoint` into the existing, empty `folder`.
+
+    Args:
+        checkpoint: What is written.
+        manifest_hash: The run's.
+        folder: Where to.
+        author: Who annotates it; without one it has no annotation.
 
     Raises:
         OSError: The disk is full or fails.
@@ -84,6 +152,7 @@ def write_files(checkpoint: Checkpoint, manifest_hash: str, folder: Path) -> Non
         "state_root": checkpoint.state_root,
         "code_version": checkpoint.code_version,
         "certificate": checkpoint.certificate,
+        "writer": author.identity.peer_id if author else None,
         "local": {
             "cursor": place.cursor.to_json(),
             "samples_total": place.samples_total,
@@ -91,13 +160,34 @@ def write_files(checkpoint: Checkpoint, manifest_hash: str, folder: Path) -> Non
             "contributions": place.contributions,
             "micro_batch": place.micro_batch,
             "loss_scale": place.loss_scale,
-            "files": {_LOCAL: hashlib.sha256(local).hexdigest()},
+            "files": {LOCAL: hashlib.sha256(local).hexdigest()},
         },
     }
     head["digest"] = hashlib.sha256(canonical(head)).hexdigest()
     _save(tensors, folder / STATE)
-    (folder / _LOCAL).write_bytes(local)
+    (folder / LOCAL).write_bytes(local)
     (folder / HEAD).write_text(json.dumps(head, indent=1))
+    if author is not None:
+        notes = _notes(checkpoint, manifest_hash, author.now_s())
+        (folder / ANNOTATION).write_bytes(author.sign(notes).to_bytes())
+
+
+def _notes(checkpoint: Checkpoint, manifest_hash: str, now_s: float) -> Notes:
+    heritage, place = checkpoint.heritage, checkpoint.place
+    return Notes(
+        manifest=manifest_hash,
+        state_root=checkpoint.state_root,
+        epoch=checkpoint.state.epoch,
+        generation=checkpoint.generation,
+        parent=heritage.parent,
+        code_version=checkpoint.code_version,
+        loss_terms=heritage.loss_terms,
+        own_samples=place.samples_total,
+        own_tokens=place.tokens_total,
+        scores=dict(heritage.scores),
+        accepted_by=None,
+        written_s=now_s,
+    )
 
 
 def read_files(
@@ -114,15 +204,17 @@ def read_files(
     Raises:
         DamagedError: Something is missing, cut short, changed or of another run.
     """
+    from peer.training.trainer import Place  # brings torch
+
     try:
         head = _read_head(folder / HEAD, manifest_hash)
         state = GlobalState(head["epoch"], schema, *_read_state(folder / STATE, schema, slots))
         if state.root(manifest_hash) != head["state_root"]:
             raise DamagedError("the state does not have the root that names it")
         local = head["local"]
-        data = (folder / _LOCAL).read_bytes()
-        if hashlib.sha256(data).hexdigest() != local["files"][_LOCAL]:
-            raise DamagedError(f"{_LOCAL} was changed")
+        data = (folder / LOCAL).read_bytes()
+        if hashlib.sha256(data).hexdigest() != local["files"][LOCAL]:
+            raise DamagedError(f"{LOCAL} was changed")
         place = Place(
             cursor=Cursor.from_json(local["cursor"]),
             samples_total=local["samples_total"],

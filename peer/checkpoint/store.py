@@ -1,23 +1,32 @@
 """The checkpoints of one run on this machine: written whole or not at all, verified on load."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from peer.checkpoint.format import HEAD, STATE, Checkpoint, read_files, write_files
+from peer.checkpoint.annotation import Author, finite_scores
+from peer.checkpoint.format import (
+    ANNOTATION,
+    HEAD,
+    STATE,
+    Checkpoint,
+    name_of,
+    read_files,
+    write_files,
+)
+from peer.checkpoint.keep import Candidate, Keep, decide
+from peer.checkpoint.shelf import DAMAGED, STAGING, Shelf, epoch_of
 from peer.errors import ConfigurationError, DamagedError
+from peer.run.directory import write_atomically
 from peer.training.state import Schema, Slot
 
 log = logging.getLogger(__name__)
-
-_STAGING = ".staging-"
-_DAMAGED = "damaged-"
 
 
 class Stored(NamedTuple):
@@ -31,31 +40,32 @@ class Stored(NamedTuple):
 class CheckpointStore:
     """A folder of checkpoints.
 
-    One thread saves and loads; any thread may ask what there is and hold it back from deletion.
+    One thread saves, annotates and loads; any thread may ask what there is and hold it back from
+    deletion. There is one store a folder, the daemon's: others look at it through a `Shelf`.
 
     Args:
         folder: Made if it is not there.
         manifest_hash: The run whose checkpoints these are.
-        keep: How many of the newest stay.
+        keep: How many of the newest stay, or a whole policy.
+        author: Who annotates them; without one they have no annotations.
     """
 
-    def __init__(self, folder: Path, manifest_hash: str, keep: int) -> None:
+    def __init__(
+        self, folder: Path, manifest_hash: str, keep: int | Keep, author: Author | None = None
+    ) -> None:
         self._folder = folder
+        self._shelf = Shelf(folder)
         self.manifest_hash = manifest_hash
-        self._keep = keep
+        self._keep = keep if isinstance(keep, Keep) else Keep(last=keep)
+        self._author = author
         self._heads: dict[str, Stored] = {}
-        self._held: list[str] = []
-        self._doomed: set[str] = set()
-        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{_STAGING}*"):
+        for leftover in folder.glob(f"{STAGING}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def names(self) -> list[str]:
         """Return the names of the checkpoints, newest epoch first."""
-        names = (path.name for path in self._folder.iterdir() if path.is_dir())
-        mine = (name for name in names if name.partition("-")[0].isdigit())
-        return sorted(mine, key=lambda name: (int(name.partition("-")[0]), name), reverse=True)
+        return self._shelf.names()
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Write `checkpoint` and drop those that are too many; return the bytes written.
@@ -71,10 +81,10 @@ class CheckpointStore:
         target = self._folder / checkpoint.name
         if target.exists():
             return 0
-        staging = self._folder / f"{_STAGING}{checkpoint.name}"
+        staging = self._folder / f"{STAGING}{checkpoint.name}"
         try:
             staging.mkdir(parents=True)
-            write_files(checkpoint, self.manifest_hash, staging)
+            write_files(checkpoint, self.manifest_hash, staging, self._author)
             size = sum(_sync(path) for path in staging.iterdir())
             _sync(staging)
             staging.rename(target)
@@ -91,14 +101,44 @@ class CheckpointStore:
 
         Otherwise they would be the newest ones for ever, and the next start would go back there.
         """
-        with self._lock:
-            left = {n for n in self.names() if int(n.partition("-")[0]) > epoch}
-            left -= set(self._held)
-            self._doomed |= left
-        for name in left:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-        with self._lock:
-            self._doomed -= left
+        for name in self.names():
+            if epoch_of(name) > epoch:
+                self._shelf.drop(name, remember=False)
+
+    def annotate(
+        self,
+        state_root: str,
+        scores: Mapping[str, float] | None = None,
+        accepted_by: str | None = None,
+    ) -> bool:
+        """Add to what is said beside a checkpoint of ours; return False if there is none.
+
+        Args:
+            state_root: The state.
+            scores: On held-out data, by name; what is not finite is left out.
+            accepted_by: The hash of the verdict that accepts the state.
+
+        Raises:
+            OSError: The disk is full or fails; what was said before stays.
+        """
+        found = next((stored for stored in self.roots() if stored.state_root == state_root), None)
+        if found is None or self._author is None:
+            return False
+        name = name_of(found.epoch, state_root)
+        try:
+            known = self._shelf.annotation(name)
+        except ValueError:
+            return False
+        if known is None or known.writer != self._author.identity.peer_id:
+            return False
+        notes = dataclasses.replace(
+            known.notes,
+            scores=known.notes.scores | finite_scores(scores or {}),
+            accepted_by=accepted_by or known.notes.accepted_by,
+        )
+        path = self._shelf.path(name) / ANNOTATION
+        write_atomically(path, self._author.sign(notes).to_bytes())
+        return True
 
     def load_newest(
         self, schema: Schema, slots: dict[str, Slot], on_damaged: Callable[[str, str], None]
@@ -125,7 +165,7 @@ class CheckpointStore:
                     f"the checkpoint {self._folder / name} cannot be read: {error.strerror}; mend "
                     "the disk or the permissions"
                 ) from error
-        if names or any(self._folder.glob(f"{_DAMAGED}*")):
+        if names or any(self._folder.glob(f"{DAMAGED}*")):
             raise DamagedError(
                 f"every checkpoint in {self._folder} is damaged; restore one from a backup, or "
                 "delete that folder to begin the run from its initial state"
@@ -149,23 +189,15 @@ class CheckpointStore:
         Raises:
             LookupError: There is none of that root, or it is being dropped.
         """
-        self.roots()
-        heads = self._heads.items()
-        found = next(((n, head) for n, head in heads if head.state_root == state_root), None)
-        with self._lock:
-            if found is None or found[0] in self._doomed:
-                raise LookupError(f"there is no checkpoint of the state {state_root}")
-            name, head = found
-            self._held.append(name)
-        try:
-            yield head.epoch, self._folder / name / STATE
-        finally:
-            with self._lock:
-                self._held.remove(name)
+        found = next((stored for stored in self.roots() if stored.state_root == state_root), None)
+        if found is None:
+            raise LookupError(f"there is no checkpoint of the state {state_root}")
+        with self._shelf.hold(name_of(found.epoch, state_root)) as path:
+            yield found.epoch, path / STATE
 
     def written_s(self, checkpoint: Checkpoint) -> float:
         """Return when `checkpoint`, which is in the store, was written, in Unix seconds."""
-        return (self._folder / checkpoint.name).stat().st_mtime
+        return (self._folder / checkpoint.name / HEAD).stat().st_mtime
 
     def _read_head(self, name: str) -> Stored | None:
         epoch, _, root = name.partition("-")
@@ -178,16 +210,19 @@ class CheckpointStore:
         return stored if named else None
 
     def _drop_old(self) -> None:
-        with self._lock:
-            old = set(self.names()[self._keep :]) - set(self._held)
-            self._doomed |= old
-        for name in old:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-        with self._lock:
-            self._doomed -= old
+        candidates = [Candidate(n, epoch_of(n), self._accepted(n)) for n in self.names()]
+        for name, reason in decide(candidates, self._keep).items():
+            if reason is None:
+                self._shelf.drop(name, remember=True)
+
+    def _accepted(self, name: str) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            annotation = self._shelf.annotation(name)
+            return annotation is not None and annotation.notes.accepted_by is not None
+        return False
 
     def _set_aside(self, name: str) -> None:
-        target = self._folder / f"{_DAMAGED}{name}"
+        target = self._folder / f"{DAMAGED}{name}"
         shutil.rmtree(target, ignore_errors=True)
         (self._folder / name).rename(target)
 

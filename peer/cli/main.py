@@ -26,6 +26,7 @@ COMMANDS = {
     "logs": ("peer.cli.logs", "Print the end of the log."),
     "run": ("peer.cli.run", "Found a run, look at one, verify one."),
     "data": ("peer.cli.data", "Index one's own text; see which shards would be chosen."),
+    "checkpoint": ("peer.cli.checkpoint", "List, verify, drop, export checkpoints; their lineage."),
     "sandbox": ("peer.cli.sandbox", "A whole swarm on this machine, to try it and to test it."),
     "config": ("peer.cli.config", "This peer's own settings, and where each comes from."),
     "version": ("peer.cli.version", "Print the versions that run."),

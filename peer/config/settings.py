@@ -85,10 +85,20 @@ class DataSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """How often checkpoints are written, and how many stay."""
+    """How often checkpoints are written, and which stay.
+
+    Attributes:
+        interval_s: The time from one to the next.
+        keep: How many of the newest stay.
+        keep_accepted: How many of the newest that validators accepted stay.
+        keep_every_epochs: Of each stretch of so many epochs the first one stays for ever; no such
+            history if not given.
+    """
 
     interval_s: Seconds = 30.0
     keep: int = Field(default=3, ge=1, le=10_000)
+    keep_accepted: int = Field(default=5, ge=0, le=10_000)
+    keep_every_epochs: int | None = Field(default=None, ge=1, le=10**9)
 
 
 class EvaluationSettings(Section):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peer.checkpoint.annotation import Author
 from peer.checkpoint.format import Checkpoint
 from peer.checkpoint.journal import Journal, Work
+from peer.checkpoint.keep import Keep
 from peer.checkpoint.store import CheckpointStore
 from peer.clock import SystemClock
 from peer.config.home import Home
@@ -102,7 +104,12 @@ def _assemble(
     model = task.build_model(model_config)
     task.try_out(model)
     schema = Schema.of(model)
-    store = CheckpointStore(run.path / "checkpoints", run.manifest_hash, settings.checkpoint.keep)
+    store = CheckpointStore(
+        run.checkpoints_path,
+        run.manifest_hash,
+        Keep.of(settings.checkpoint),
+        Author(identity, SystemClock().now_s),
+    )
     checkpoint = store.load_newest(
         schema,
         initial_slots(run.manifest.optimizer, schema.elements),

@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from peer import __version__
+from peer.checkpoint.annotation import Ancestor
+from peer.checkpoint.descent import Descent
 from peer.checkpoint.format import Checkpoint
 from peer.checkpoint.journal import Journal, Work
 from peer.checkpoint.store import CheckpointStore
@@ -80,6 +82,8 @@ class TrainingLoop:
         self._trainer = parts.trainer
         self._generation = resumed.generation if resumed else 0
         self._certificate = resumed.certificate if resumed else None
+        parent = Ancestor(resumed.state.epoch, resumed.state_root) if resumed else None
+        self._descent = Descent(parent)
         self._root: Future[str]
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._pace = Pace()
@@ -87,7 +91,7 @@ class TrainingLoop:
         self._start_root(led_by)
         self._save: Future[None] | None = None
         interval_s = parts.settings.checkpoint.interval_s
-        self._saver = Saver(parts.store, interval_s, parts.clock, parts.emit, parts.rounds.saved)
+        self._saver = Saver(parts.store, interval_s, parts.clock, parts.emit, self._note_saved)
         if resumed is not None:
             self._saver.saved_epoch = resumed.state.epoch
         self._evaluate_due_s = 0.0
@@ -220,6 +224,7 @@ class TrainingLoop:
             phases |= {"gather": gather_s, "outer_step": clock.monotonic_s() - averaged_s}
         self._failures, self._failing = 0, ""
         self._certificate = committed.certificate.to_json()
+        self._descent.advance(committed.certificate)
         self._start_root(committed.certificate)
         entries = committed.certificate.vote.entries
         self._parts.emit(
@@ -240,6 +245,7 @@ class TrainingLoop:
         dropped = self._trainer.tally
         self._trainer.replace(replaced.state)
         self._certificate = replaced.led_by.to_json() if replaced.led_by else None
+        self._descent.restart(replaced.led_by)
         self._saver.saved_epoch = self._evaluated_epoch = -1
         self._parts.store.leave(replaced.state.epoch)
         self._start_root(None)
@@ -304,8 +310,15 @@ class TrainingLoop:
             place=self._trainer.place,
             certificate=self._certificate,
             code_version=__version__,
+            heritage=self._descent.heritage(self._trainer.state.epoch),
         )
         self._saver.write(checkpoint)
+
+    def _note_saved(self, checkpoint: Checkpoint) -> None:
+        self._descent.saved(Ancestor(checkpoint.state.epoch, checkpoint.state_root))
+        # Only the last ones: others stay for the lineage, and nobody joins from there.
+        last = self._parts.store.roots()[: self._parts.settings.checkpoint.keep]
+        self._parts.rounds.saved(min(stored.epoch for stored in last))
 
     def _wait_for_save(self) -> None:
         if self._save is not None:
@@ -337,6 +350,10 @@ class TrainingLoop:
         interval_s = parts.settings.evaluation.interval_s
         self._evaluate_due_s = ended_s + max(interval_s, _EVALUATION_SHARE * seconds)
         self._evaluated_epoch = epoch
+        scores = {parts.task.heldout_name: score.value, **score.metrics}
+        self._descent.scored(epoch, scores)
+        # Behind a checkpoint that is being written: it lacks the score, and gets it here.
+        self._beside.submit(self._annotate, self._root, scores)
         parts.emit(
             Evaluated(
                 epoch=epoch,
@@ -346,6 +363,13 @@ class TrainingLoop:
                 seconds=seconds,
             )
         )
+
+    def _annotate(self, root: Future[str], scores: Mapping[str, float]) -> None:
+        """Write the scores beside the checkpoint of the state, if there is one already."""
+        try:
+            self._parts.store.annotate(root.result(_BESIDE_TIMEOUT_S), scores)
+        except OSError as error:
+            log.warning("the scores were not written beside the checkpoint: %s", error)
 
     def _beat(self, orders: Orders) -> None:
         """Give a sign of life, at most once a second; do not keep orders waiting."""

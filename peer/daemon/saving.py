@@ -24,7 +24,7 @@ class Saver:
         interval_s: How often.
         clock: The time.
         emit: Takes events.
-        on_saved: Told of the oldest epoch that is kept.
+        on_saved: Told of what was written.
 
     Attributes:
         saved_epoch: The last epoch that is on the disk; -1 if none of the present row is.
@@ -36,7 +36,7 @@ class Saver:
         interval_s: float,
         clock: Clock,
         emit: Callable[[Message], None],
-        on_saved: Callable[[int], None],
+        on_saved: Callable[[Checkpoint], None],
     ) -> None:
         self.saved_epoch = -1
         self._store = store
@@ -74,7 +74,7 @@ class Saver:
         self._allowed_s = clock.monotonic_s() + _SHARE * seconds
         self._due_s = max(clock.monotonic_s() + self._interval_s, self._allowed_s)
         self.saved_epoch = epoch
-        self._on_saved(min(stored.epoch for stored in self._store.roots()))
+        self._on_saved(checkpoint)
         self._emit(
             CheckpointWritten(
                 state_root=checkpoint.state_root,

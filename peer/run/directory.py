@@ -5,6 +5,7 @@
 - `blobs/<hash>`: everything that the manifest names
 - `sources.json`: folders on this machine that hold shards; local, never shared
 - `shards/<hash>`: shards that came from other peers, or were unpacked for them
+- `checkpoints/`: the states that training here wrote
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from peer.run.manifest import Manifest, dump_manifest, parse_manifest
 
 MANIFEST, SIGNATURES = "run.toml", "run.sig"
 _BLOBS, _SOURCES, _SHARDS = "blobs", "sources.json", "shards"
+_CHECKPOINTS = "checkpoints"
 
 
 class RunDirectory:
@@ -69,6 +71,11 @@ class RunDirectory:
     def shards_path(self) -> Path:
         """Where shards from other peers are kept, each under its hash."""
         return self.path / _SHARDS
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Where the checkpoints of a peer that trains the run are kept."""
+        return self.path / _CHECKPOINTS
 
     def blob_path(self, hash_: str) -> Path:
         """Return where the blob `hash_` lies, or would lie."""

@@ -16,6 +16,7 @@ class CausalLM(TextTask):
     """Rows of sequence_length + 1 tokens: all but the last are read, all but the first scored."""
 
     name: ClassVar[str] = "causal-lm"
+    pipeline: ClassVar[str] = "text-generation"
     overlap: ClassVar[int] = 1
 
     @property

@@ -15,6 +15,7 @@ import torch
 from peer.data.stream import Row, RowKey
 from peer.errors import ConfigurationError
 from peer.run.manifest import TaskSection
+from peer.tasks.pretrained import padding_tokens
 from peer.tasks.task import Batch
 from peer.tasks.text import IGNORED, Ids, TextTask
 
@@ -25,6 +26,7 @@ class MaskedLM(TextTask):
     """Rows of sequence_length tokens, a start and an end token included."""
 
     name: ClassVar[str] = "masked-lm"
+    pipeline: ClassVar[str] = "fill-mask"
     overlap: ClassVar[int] = 0
     options: ClassVar[tuple[str, ...]] = ("mask_probability",)
 
@@ -57,6 +59,11 @@ class MaskedLM(TextTask):
     def token_fields(self) -> dict[str, Any]:
         """Return also the token that fills up short rows: collate writes id 0 there."""
         return super().token_fields() | {"pad_token_id": 0}
+
+    def special_tokens(self) -> dict[str, int]:
+        """Return the tokens that frame a row and the one that hides."""
+        frame = {"cls_token": self._start, "sep_token": self._end}
+        return padding_tokens(self.tokenizer) | frame | {"mask_token": self._mask}
 
     def collate(self, rows: Sequence[tuple[RowKey, Row]]) -> Batch:
         """Return input_ids, attention_mask and labels, int64 [batch, sequence_length]."""

@@ -6,6 +6,7 @@ A task is one file that subclasses `Task` and is named in `registry`.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -67,6 +68,8 @@ class Task(ABC):
     sequence_length: int
     heldout_name: ClassVar[str]
     """What `Score.value` is called; smaller is better."""
+    pipeline: ClassVar[str]
+    """The pipeline of transformers that runs its models."""
 
     @abstractmethod
     def check_model(self, config: ModelConfig) -> None:
@@ -83,6 +86,10 @@ class Task(ABC):
     @abstractmethod
     def load_pretrained(self, source: str) -> tuple[torch.nn.Module, dict[str, Any]]:
         """Return the model of a local directory or a hub name, and its config."""
+
+    @abstractmethod
+    def save_pretrained(self, model: torch.nn.Module, folder: Path) -> None:
+        """Write `model` to the existing `folder` as transformers opens it, tokenizer and all."""
 
     @abstractmethod
     def try_out(self, model: torch.nn.Module) -> None:

@@ -21,6 +21,7 @@ from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError
 from peer.run.manifest import TaskSection
 from peer.tasks.baselines import bigram_bits, unigram_bits
+from peer.tasks.pretrained import padding_tokens, save_model, save_tokenizer
 from peer.tasks.task import Batch, HeldOutRows, ModelConfig, Score, Task
 
 IGNORED = -100
@@ -85,6 +86,7 @@ class TextTask(Task):
             )
         self.sequence_length = section.sequence_length
         self.tokenizer = load_tokenizer(data)
+        self._tokenizer_json = data
         self._tokenizer_hash = hashlib.sha256(data).hexdigest()
         self.vocabulary = _vocabulary(self.tokenizer)
         """One more than the largest token id; ids may have gaps."""
@@ -121,6 +123,17 @@ class TextTask(Task):
             "bos_token_id": self._separator,
             "eos_token_id": self._separator,
         }
+
+    def special_tokens(self) -> dict[str, int]:
+        """Return the ids of the tokens that transformers gives a role, by the role's name."""
+        ends = {"bos_token": self._separator, "eos_token": self._separator}
+        return padding_tokens(self.tokenizer) | ends
+
+    def save_pretrained(self, model: torch.nn.Module, folder: Path) -> None:
+        """Write model, configuration and tokenizer to `folder`, as transformers opens them."""
+        tokens = self.special_tokens()
+        save_model(model, tokens, folder)
+        save_tokenizer(self._tokenizer_json, tokens, self.sequence_length, folder)
 
     def check_model(self, config: ModelConfig) -> None:
         """Raise ConfigurationError unless vocabulary and positions suffice.

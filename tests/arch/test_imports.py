@@ -57,6 +57,12 @@ def test_light_commands_load_nothing_heavy(tmp_path, arguments):
     assert not loaded_by(*arguments, home=tmp_path) & HEAVY
 
 
+@pytest.mark.parametrize("command", ["list", "show", "log", "verify", "gc"])
+def test_looking_at_checkpoints_loads_neither_torch_nor_hivemind(tmp_path, command):
+    loaded = loaded_by("checkpoint", command, home=tmp_path)
+    assert not {"torch", "transformers", "hivemind"} & loaded
+
+
 def test_the_supervisor_loads_neither_torch_nor_hivemind():
     code = "import sys, peer.daemon.service; print(sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run(

@@ -10,6 +10,12 @@ from peer.observe.metrics import Metrics
 from peer.swarm.records import Refusal
 
 CLI = {
+    "checkpoint export": "root directory --git --home --json --licence --run",
+    "checkpoint gc": "--damaged --dry-run --home --json --run",
+    "checkpoint list": "--home --json --run",
+    "checkpoint log": "root --home --json --max-count --run",
+    "checkpoint show": "root --home --json --run",
+    "checkpoint verify": "root --home --json --run",
     "completion": "shell",
     "config path": "--home",
     "config show": "--home --json --origin",

@@ -349,7 +349,7 @@ def test_a_checkpoint_that_is_being_dropped_cannot_be_held(store, make_checkpoin
         with pytest.raises(LookupError), store.hold(roots[0]):
             pass
         with store.hold(roots[1]):
-            tried.append(path.name)
+            tried.append(path.name.partition("-")[2].partition("-")[2])
         real(path, **kwargs)
 
     monkeypatch.setattr(shutil, "rmtree", rmtree)

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from peer.checkpoint.annotation import Ancestor
 from peer.checkpoint.journal import Journal
 from peer.clock import FakeClock
 from peer.config.settings import Settings
@@ -47,6 +48,8 @@ class Store:
     def __init__(self):
         self.saved = []
         self.left = []
+        self.annotated = []
+        self.heritages = []
         self.before = lambda: None
 
     def leave(self, epoch):
@@ -59,10 +62,14 @@ class Store:
         assert checkpoint.state.epoch == epoch
         assert checkpoint.state.root(MANIFEST_HASH) == root
         self.saved.append(epoch)
+        self.heritages.append(checkpoint.heritage)
         return 1
 
+    def annotate(self, state_root, scores):
+        self.annotated.append((state_root, scores))
+
     def roots(self):
-        return [Stored(epoch) for epoch in self.saved[-2:]]
+        return [Stored(epoch) for epoch in self.saved[:-3:-1]]
 
 
 class ScriptedRounds(LoneRounds):
@@ -196,6 +203,44 @@ def test_it_ends_at_the_last_epoch_scored_and_saved(make_loop):
     assert store.saved == [3]
     assert [event.epoch for event in of(RoundCommitted, events)] == [1, 2, 3]
     assert [event.epoch for event in of(Evaluated, events)] == [0, 3]
+
+
+def test_a_checkpoint_says_what_it_comes_from_and_how_good_it_is(make_bench):
+    bench = make_bench(interval_s=1000.0)
+    first = bench.trainer.state.root(MANIFEST_HASH)
+    bench.loop.run(Orders(), 3)
+    (heritage,) = bench.store.heritages
+    assert heritage.parent == Ancestor(0, first)
+    committed = of(RoundCommitted, bench.events)
+    assert heritage.loss_terms == sum(sum(event.loss_terms.values()) for event in committed)
+    last = of(Evaluated, bench.events)[-1]
+    assert heritage.scores == {last.name: last.value, **last.metrics}
+
+
+def test_scores_go_beside_a_checkpoint_that_was_written_before_them(make_bench):
+    bench = make_bench()
+    bench.loop.run(Orders(), 1)
+    root = bench.trainer.state.root(MANIFEST_HASH)
+    last = of(Evaluated, bench.events)[-1]
+    assert bench.store.annotated[-1] == (root, {last.name: last.value, **last.metrics})
+
+
+def test_a_score_that_cannot_be_written_is_said_and_training_goes_on(make_bench, caplog):
+    bench = make_bench()
+
+    def annotate(state_root, scores):
+        raise OSError(28, "No space left on device")
+
+    bench.store.annotate = annotate
+    assert bench.loop.run(Orders(), 2).saved
+    assert "the scores were not written" in caplog.text
+
+
+def test_averages_are_kept_for_the_last_checkpoints_not_for_those_of_the_lineage(make_bench):
+    bench = make_bench()
+    bench.store.roots = lambda: [Stored(epoch) for epoch in (9, 8, 7, 2, 1)]
+    bench.loop.run(Orders(), 1)
+    assert set(bench.rounds.calls("saved")) == {(7,)}
 
 
 def test_the_outer_step_waits_for_a_save_under_way(make_loop):
@@ -466,6 +511,7 @@ def test_a_branch_that_is_not_the_runs_is_left_for_its_state(make_bench, make_tr
     bench, ahead = make_bench(), make_trainer()
     for _ in range(5):
         run_epoch(ahead)
+    parent = Ancestor(5, ahead.state.root(MANIFEST_HASH))
 
     def go_over(base):
         return Replaced(ahead.state, None, "3 peers went on there", 0, 0)
@@ -478,6 +524,7 @@ def test_a_branch_that_is_not_the_runs_is_left_for_its_state(make_bench, make_tr
     assert finished.state_root == bench.trainer.state.root(MANIFEST_HASH)
     assert bench.store.left == [5]
     assert bench.store.saved[-1] == 6
+    assert bench.store.heritages[-1].parent == parent
     assert ("stand", 0, 5, None, None) in bench.rounds.told
 
 
