@@ -15,7 +15,7 @@ def led():
 
     def make(epoch, weight=10):
         base = Base("tiny", 0, epoch, f"{epoch:064x}")
-        return Certificate(Vote(base, (Entry("a", "b" * 64, weight),), ()), ())
+        return Certificate(Vote(base, (Entry("a", "b" * 64, weight, 0),), ()), ())
 
     return make
 

@@ -33,7 +33,7 @@ def ticket_of(number):
 
 def certificate_of(*members, refused=()):
     part = PartDigest("", 3, "ab" * 32, 1.0, refused, "")
-    entries = tuple(Entry(peer, "c1", 5) for peer in members)
+    entries = tuple(Entry(peer, "c1", 5, 0) for peer in members)
     return Certificate(Vote(Base("tiny-1", 0, 7, "ab" * 32), entries, (part,)), ())
 
 
