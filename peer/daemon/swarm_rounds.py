@@ -144,8 +144,8 @@ class SwarmRounds:
             muster.tenured = self._history.tenured()
         muster.stand(generation, epoch, root)
 
-    def _note_behind(self, behind: bool) -> None:  # noqa: FBT001 a callback's one argument
-        self._behind = behind
+    def _note_behind(self) -> None:
+        self._behind = True
 
 
 def make_swarm_rounds(

@@ -198,6 +198,8 @@ class Averager:
                 raise
             certificate = same
         self._muster.praise(group.members)
+        if self._matchmaking.leader is not None:
+            self._muster.praise([self._matchmaking.leader], "leader")
         self._hook("certified")
         seconds = {
             "matchmaking": matched_s - started_s,

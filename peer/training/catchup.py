@@ -174,9 +174,10 @@ class CatchUp:
         self._muster.tenured = self._history.tenured()
         self._muster.abreast = False
 
-    async def watch(self, note: Callable[[bool], None]) -> None:
-        """Tell `note` again and again whether we are behind, for ever."""
+    async def watch(self, note: Callable[[], None]) -> None:
+        """Call `note` whenever we are behind, for ever; `step` tells when we are not any more."""
         while True:
-            note(await self.is_behind())
+            if await self.is_behind():
+                note()
             await self._muster.moved(0.25)
             await asyncio.sleep(0)

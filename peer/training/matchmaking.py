@@ -12,7 +12,7 @@ from peer.events import PeerMisbehaved
 from peer.swarm.wire import Channel
 from peer.training.certificate import MAX_GROUP, Base
 from peer.training.group import Group, Ready, check_proposal, leaders, limit, parse_ready, settle
-from peer.training.muster import Muster
+from peer.training.muster import QUIET_S, Muster
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class Matchmaking:
         self._closed: Base | None = None
         self._failures: dict[str, int] = {}
         self._yielded: set[str] = set()
+        self._accused_since_s: dict[tuple[str, str], float] = {}
         self._absences: dict[str, _Absence] = {}
 
     async def start(self) -> None:
@@ -178,8 +179,12 @@ class Matchmaking:
             self._muster.misbehaved(leader, "it leads, but closes no group")
             raise UnreachableError(f"the leader {leader} keeps us waiting too long") from error
         except DeclinedError:
-            if loop.time() - began_s > limits.call_timeout_s:
-                self._muster.misbehaved(leader, "it keeps us waiting and lets us into no group")
+            held_s = loop.time() - began_s
+            what = "it keeps us waiting and lets us into no group"
+            if held_s > limits.frame_timeout_s:
+                self._muster.misbehaved(leader, what)
+            elif held_s > BEAT_S:
+                self._muster.suspect(leader, what, "leader")
             raise
         finally:
             channel.close()
@@ -246,15 +251,22 @@ class Matchmaking:
         return Group.close(base, [words[peer] for peer in kept])
 
     def _doubt_accusers(self, gathering: _Gathering) -> None:
-        """Suspect those that say they cannot reach a peer which says nothing of the kind.
+        """Suspect those that say for long that they cannot reach a peer which says nothing of it.
 
-        Links fail for both ends; whoever names the same one again wants it out.
+        Links fail for both ends, and the other end notices soon, too.
         """
-        me, said = self._muster.identity.peer_id, gathering.unreachable
-        for accuser in set(said) - {me}:
-            named = said[accuser] & set(said) - {me}
-            if any(accuser not in said[accused] for accused in named):
-                self._muster.suspect(accuser, "it cannot reach peers that reach it, again")
+        muster, said = self._muster, gathering.unreachable
+        one_sided = {
+            (accuser, accused)
+            for accuser in set(said) - {muster.identity.peer_id}
+            for accused in said[accuser] & set(said)
+            if accuser not in said[accused]
+        }
+        since_s, now_s = self._accused_since_s, muster.now_s
+        self._accused_since_s = {pair: since_s.get(pair, now_s) for pair in one_sided}
+        for accuser, accused in one_sided:
+            if now_s - self._accused_since_s[accuser, accused] > 2 * QUIET_S:
+                muster.suspect(accuser, "it cannot reach peers that reach it")
 
     def _yield_to(self, leader: str, gathering: _Gathering) -> str:
         """Send those who joined us to another leader, and return it."""

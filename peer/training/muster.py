@@ -99,7 +99,7 @@ class Muster:
         self._share = float(limits.target)
         self._asked = asyncio.Event()
         self._polls: set[asyncio.Task[bool]] = set()
-        self._doubts: dict[str, int] = {}
+        self._doubts: Counter[tuple[str, str]] = Counter()
 
     # ---- for the training thread
 
@@ -325,23 +325,24 @@ class Muster:
             if report and (report.generation, report.epoch) > (mine.generation, mine.epoch)
         }
 
-    def suspect(self, peer: str, what: str) -> None:
+    def suspect(self, peer: str, what: str, role: str = "member") -> None:
         """Note that a round failed at a peer that gave no proof of being at fault.
 
         It died, or another one made it fail. Whoever is there when rounds fail, again and again,
         is left out; see `praise`.
+
+        Args:
+            peer: Who was there.
+            what: What to say of it if that was too often.
+            role: As what: it can be a good member and a bad leader.
         """
-        self._doubts[peer] = self._doubts.get(peer, 0) + 2
-        if self._doubts[peer] >= _MOST_DOUBTS:
+        self._doubts[peer, role] += 2
+        if self._doubts[peer, role] >= _MOST_DOUBTS:
             self.misbehaved(peer, what)
 
-    def praise(self, peers: Iterable[str]) -> None:
+    def praise(self, peers: Iterable[str], role: str = "member") -> None:
         """Note that a round with `peers` brought an average."""
-        for peer in peers:
-            if self._doubts.get(peer, 0) > 1:
-                self._doubts[peer] -= 1
-            else:
-                self._doubts.pop(peer, None)
+        self._doubts -= Counter((peer, role) for peer in peers)
 
     def misbehaved(self, peer: str, what: str) -> None:
         """Count that a peer did what it must not, and leave it out of groups for a while."""

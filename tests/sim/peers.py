@@ -170,8 +170,8 @@ class SimPeer:
                     )
         return (found, found[1]) if found else None
 
-    def _note_behind(self, behind):
-        self._behind = behind
+    def _note_behind(self):
+        self._behind = True
 
     def _reaches(self, other):
         link = frozenset((self.peer_id, other.peer_id))

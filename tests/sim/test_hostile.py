@@ -97,8 +97,8 @@ def test_one_that_accuses_an_honest_peer_keeps_it_out_of_few_groups(sim, make_ho
         await house.open(SIZE, spoil=sim.hostile.accuses(victim), speed=SPEED)
         await asyncio.sleep(3 * SECONDS)
         inside = [inside for _, _, inside in house.peers[0].commits]
-        assert sum(inside) >= 0.9 * len(inside)
-        check_blame(house, "it cannot reach peers that reach it, again")
+        assert sum(inside) >= 0.8 * len(inside)
+        check_blame(house, "it cannot reach peers that reach it")
 
     sim.run(scene())
 
