@@ -75,7 +75,8 @@ def spark(values: Sequence[float]) -> str:
     parts = [
         finite[i * len(finite) // width : (i + 1) * len(finite) // width] for i in range(width)
     ]
-    means = [sum(part) / len(part) for part in parts]
+    # Halved, so that not even the distance of the largest numbers is infinite.
+    means = [sum(value / 2 / len(part) for value in part) for part in parts]
     low, high = min(means), max(means)
     step = (high - low) / (len(_SPARKS) - 1) or 1.0
     return "".join(_SPARKS[round((mean - low) / step)] for mean in means)

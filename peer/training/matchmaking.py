@@ -207,8 +207,12 @@ class Matchmaking:
     # ---- leading
 
     async def _lead(self, ready: Ready, unreachable: set[str]) -> Group | str:
-        """Gather all live peers at our base and close the group; or return who leads instead."""
-        muster, limits = self._muster, self._muster.limits
+        """Gather all live peers at our base and close the group; or return who leads instead.
+
+        Raises:
+            DeclinedError: Others went on from here: their certificate is to be had.
+        """
+        muster = self._muster
         gathering = self._open(ready.base)
         gathering.add(ready, unreachable | muster.unwelcome(ready.base))
         loop = asyncio.get_running_loop()
@@ -226,13 +230,13 @@ class Matchmaking:
             await muster.poll(missing, hurried=True)
             polled_s = loop.time()
             gathering.rival = gathering.rival or self._other_leader(ready.base, missing)
-            if polled_s - began_s > limits.call_timeout_s and missing == self._elsewhere(missing):
-                break  # they wait for somebody whom we do not trust, or who does not trust us
         if gathering.rival is not None:
             return self._yield_to(gathering.rival, gathering)
         self._note_attendance(gathering, loop.time() - began_s)
         for peer in gathering.awaited - set(gathering.words) - muster.live():
             muster.suspect(peer, "it vanishes when a round waits for it, again and again")
+        if gathering.awaited & muster.ahead():
+            raise DeclinedError("others went on from here without us")
         self._doubt_accusers(gathering)
         group = self._close(ready, gathering)
         gathering.group.set_result(group)
@@ -301,16 +305,37 @@ class Matchmaking:
     def _awaited(self, gathering: _Gathering, waited_s: float) -> set[str]:
         """Return who may still come to our group and is worth waiting for."""
         missing = self._muster.fellows(gathering.base) - set(gathering.words)
-        return {peer for peer in missing if waited_s < self._patience_s(peer)}
+        patience_s = self._patience_s(gathering, missing)
+        return {peer for peer in missing if waited_s < patience_s[peer]}
 
-    def _patience_s(self, peer: str) -> float:
-        """Return how long to wait for a peer that answers, but does not come."""
-        muster = self._muster
-        if peer in self._absences and self._absences[peer].owed:
-            return _LOOK_S
-        if muster.tenured and peer not in muster.tenured:
-            return muster.limits.call_timeout_s
-        return muster.limits.matchmaking_timeout_s
+    def _patience_s(self, gathering: _Gathering, missing: set[str]) -> dict[str, float]:
+        """Return how long to wait for peers that answer, but do not come."""
+        muster, elsewhere = self._muster, self._elsewhere(missing)
+        short_s, long_s = muster.limits.call_timeout_s, muster.limits.matchmaking_timeout_s
+        elsewhere_s = long_s if self._are_fewer(gathering, elsewhere) else short_s
+        patience_s = {}
+        for peer in missing:
+            if peer in self._absences and self._absences[peer].owed:
+                patience_s[peer] = _LOOK_S
+            elif muster.tenured and peer not in muster.tenured:
+                patience_s[peer] = short_s
+            else:
+                patience_s[peer] = elsewhere_s if peer in elsewhere else long_s
+        return patience_s
+
+    def _are_fewer(self, gathering: _Gathering, elsewhere: set[str]) -> bool:
+        """Return whether those in groups of other leaders are more than we.
+
+        Then theirs is the group whose certificate to wait for: we would only part from them. Of two
+        that are as large the draw says which one; it is the same for both.
+        """
+        there = elsewhere & (self._muster.tenured or elsewhere)
+        if len(gathering.words) != len(there):
+            return len(there) > len(gathering.words)
+        me = self._muster.identity.peer_id
+        reports = (self._muster.roster.report(peer) for peer in there)
+        theirs = {report.leader for report in reports if report and report.leader}
+        return leaders(gathering.base, {me, *theirs}, {})[0] != me
 
     def _note_attendance(self, gathering: _Gathering, waited_s: float) -> None:
         """Wait no more for those who let us wait in vain, until they come in time again."""
@@ -320,13 +345,10 @@ class Matchmaking:
         for peer in self._absences.keys() & gathering.words.keys():
             self._absences[peer].owed = max(0, self._absences[peer].owed - 1)
         missing = muster.fellows(gathering.base) - set(gathering.words)
-        elsewhere = self._elsewhere(missing)
+        elsewhere, patience_s = self._elsewhere(missing), self._patience_s(gathering, missing)
         for peer in missing:
             absence = self._absences.setdefault(peer, _Absence())
-            patience_s = self._patience_s(peer)
-            if peer in elsewhere:
-                patience_s = min(patience_s, muster.limits.call_timeout_s)
-            if absence.owed or waited_s < patience_s:
+            if absence.owed or waited_s < patience_s[peer]:
                 continue
             absence.times += 1
             absence.owed = 2 ** min(absence.times, _LONGEST_OWED)
