@@ -147,6 +147,10 @@ class Vote:
 
     def statement(self) -> bytes:
         """Return the bytes that a member signs."""
+        return self._statement
+
+    @cached_property
+    def _statement(self) -> bytes:
         return _VOTE_PREFIX + canonical(dataclasses.asdict(self))
 
 
