@@ -254,9 +254,10 @@ class Averager:
         )
 
     def _keep(self, certificate: Certificate, parts: Sequence[Body]) -> None:
-        base = certificate.vote.base
+        base, group = certificate.vote.base, certificate.vote.group
+        self._matchmaking.went_on(base, group)
         # Whoever only follows may still be on the way to where the others are.
-        self._muster.abreast |= self._muster.identity.peer_id in certificate.vote.group
+        self._muster.abreast |= self._muster.identity.peer_id in group
         self._averages.add(base.state_root, base.epoch, certificate.to_json(), parts)
         if self._averages.too_much_in_memory and (self._spilling is None or self._spilling.done()):
             self._spilling = asyncio.ensure_future(asyncio.to_thread(self._averages.spill))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
@@ -54,6 +54,23 @@ class _Absence:
     owed: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Refusal:
+    """That a leader kept us waiting and then closed the group without us.
+
+    Attributes:
+        base: The round's.
+        leader: Who it was.
+        held_s: How long it kept us.
+        unreachable: Whom we had told it that we cannot reach.
+    """
+
+    base: Base
+    leader: str
+    held_s: float
+    unreachable: frozenset[str]
+
+
 class Matchmaking:
     """Finds the group of a round.
 
@@ -72,6 +89,7 @@ class Matchmaking:
         self._yielded: set[str] = set()
         self._accused_since_s: dict[tuple[str, str], float] = {}
         self._absences: dict[str, _Absence] = {}
+        self._refusal: _Refusal | None = None
 
     async def start(self) -> None:
         """Let others join groups that we lead."""
@@ -91,6 +109,24 @@ class Matchmaking:
         """Note that the round of the group that `find` returned is over."""
         self._closed = None
 
+    def went_on(self, base: Base, group: Collection[str]) -> None:
+        """Note who was in the group of the epoch that was certified on `base`."""
+        refusal = self._refusal
+        if refusal and refusal.base == base and refusal.unreachable & set(group):
+            self._refusal = None  # it had to choose between us and them
+        self._judge_refusal()
+
+    def _judge_refusal(self) -> None:
+        """Hold a refusal that nothing explains against its leader."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is None:
+            return
+        what = "it keeps us waiting and lets us into no group"
+        if refusal.held_s > self._muster.limits.frame_timeout_s:
+            self._muster.misbehaved(refusal.leader, what)
+        elif refusal.held_s > BEAT_S:
+            self._muster.suspect(refusal.leader, what, "leader")
+
     async def find(self, ready: Ready, fellows: set[str], unreachable: set[str]) -> Group:
         """Return the group in which `ready` is brought, as its leader closed it.
 
@@ -102,6 +138,7 @@ class Matchmaking:
         Raises:
             PeerError: No leader let us in.
         """
+        self._judge_refusal()
         if self._base != ready.base:
             self._base, self._failures, self._yielded = ready.base, {}, set()
         me = self._muster.identity.peer_id
@@ -180,11 +217,7 @@ class Matchmaking:
             raise UnreachableError(f"the leader {leader} keeps us waiting too long") from error
         except DeclinedError:
             held_s = loop.time() - began_s
-            what = "it keeps us waiting and lets us into no group"
-            if held_s > limits.frame_timeout_s:
-                self._muster.misbehaved(leader, what)
-            elif held_s > BEAT_S:
-                self._muster.suspect(leader, what, "leader")
+            self._refusal = _Refusal(ready.base, leader, held_s, frozenset(unreachable))
             raise
         finally:
             channel.close()
