@@ -270,15 +270,20 @@ class Matchmaking:
             muster.suspect(peer, "it vanishes when a round waits for it, again and again")
         if gathering.awaited & muster.ahead():
             raise DeclinedError("others went on from here without us")
-        self._doubt_accusers(gathering)
-        group = self._close(ready, gathering)
+        group = self._close(ready, gathering, self._doubt_accusers(gathering))
         gathering.group.set_result(group)
         return group
 
-    def _close(self, ready: Ready, gathering: _Gathering) -> Group:
-        """Return the group of those that joined, that we let in, and that reach each other."""
+    def _close(self, ready: Ready, gathering: _Gathering, doubted: set[str]) -> Group:
+        """Return the group of those that joined, that we let in, and that reach each other.
+
+        Args:
+            ready: Our word.
+            gathering: Who joined.
+            doubted: Who of them has to stay out.
+        """
         base, said, me = ready.base, gathering.unreachable, ready.peer_id
-        out = said[me] | {peer for peer, named in said.items() if me in named}
+        out = said[me] | doubted | {peer for peer, named in said.items() if me in named}
         words = {peer: word for peer, word in gathering.words.items() if peer not in out}
         clients = {peer for peer, word in words.items() if not word.reduces}
         if len(clients) == len(words):
@@ -287,8 +292,8 @@ class Matchmaking:
         kept = [me, *limit(others, base, self._muster.last_group)][:MAX_GROUP]
         return Group.close(base, [words[peer] for peer in kept])
 
-    def _doubt_accusers(self, gathering: _Gathering) -> None:
-        """Suspect those that say for long that they cannot reach a peer which says nothing of it.
+    def _doubt_accusers(self, gathering: _Gathering) -> set[str]:
+        """Suspect, and return, who says for long that it cannot reach a peer that does not say so.
 
         Links fail for both ends, and the other end notices soon, too.
         """
@@ -301,9 +306,11 @@ class Matchmaking:
         }
         since_s, now_s = self._accused_since_s, muster.now_s
         self._accused_since_s = {pair: since_s.get(pair, now_s) for pair in one_sided}
-        for accuser, accused in one_sided:
-            if now_s - self._accused_since_s[accuser, accused] > 2 * QUIET_S:
-                muster.suspect(accuser, "it cannot reach peers that reach it")
+        began_s = self._accused_since_s
+        doubted = {pair[0] for pair in one_sided if now_s - began_s[pair] > 2 * QUIET_S}
+        for accuser in doubted:
+            muster.suspect(accuser, "it cannot reach peers that reach it")
+        return doubted
 
     def _yield_to(self, leader: str, gathering: _Gathering) -> str:
         """Send those who joined us to another leader, and return it."""
