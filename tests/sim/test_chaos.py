@@ -96,19 +96,20 @@ def test_after_a_short_chaos_all_are_one(sim, make_house, seed):
     sim.run(survive(make_house(SIZE), kinds, seed, 15.0))
 
 
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3, 4))]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kinds", ["kill", "cut", "split", "kill cut", "kill cut freeze split"])
-def test_after_thousands_of_epochs_of_chaos_all_are_one(sim, make_house, kinds):
-    epochs = sum(
-        sim.run(survive(make_house(SIZE), kinds.split(), seed, 120.0)) for seed in range(2)
-    )
-    assert epochs > 400
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_hundreds_of_epochs_of_chaos_all_are_one(sim, make_house, kinds, seed):
+    assert sim.run(survive(make_house(SIZE), kinds.split(), seed, 120.0)) > 200
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_nobody_is_blamed_for_being_killed_or_cut_off(sim, make_house, seed):
     async def scene():
         house = make_house(SIZE)
