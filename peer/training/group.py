@@ -7,6 +7,8 @@ finds the average elsewhere, or a round fails and another peer leads. Pure.
 import base64
 import dataclasses
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -149,20 +151,43 @@ def settle(
         clients: Who reduces nothing: two of them need not reach each other.
     """
     left = set(peers)
-    while True:
-        pairs = [
-            (a, b)
-            for a in left
-            for b in set(unreachable.get(a, ())) & left
-            if a != b and not (a in clients and b in clients)
-        ]
-        if not pairs:
-            return left
-        trouble: dict[str, int] = {}
-        for accuser, accused in pairs:
-            trouble[accuser] = trouble.get(accuser, 0) + 1
-            trouble[accused] = trouble.get(accused, 0) + 1
+    while pairs := _accusations(left, unreachable, clients):
+        trouble = Counter(itertools.chain.from_iterable(pairs))
         left.discard(max(trouble, key=lambda peer: (trouble[peer], _draw(base, peer))))
+    return left
+
+
+def lone_accusations(
+    peers: Collection[str],
+    unreachable: Mapping[str, Collection[str]],
+    clients: Collection[str] = (),
+) -> set[tuple[str, str]]:
+    """Return who alone says that it cannot reach a peer that does not say so: (accuser, accused).
+
+    Where several say it of one peer, that one may refuse to talk to them and tell nobody.
+
+    Args:
+        peers: Those whose words count.
+        unreachable: By peer, whom it said that it cannot reach.
+        clients: Who reduces nothing: two of them need not reach each other.
+    """
+    pairs = _accusations(peers, unreachable, clients)
+    accusers = Counter(accused for _, accused in pairs)
+    return {(a, b) for a, b in pairs if (b, a) not in pairs and accusers[b] == 1}
+
+
+def _accusations(
+    peers: Collection[str],
+    unreachable: Mapping[str, Collection[str]],
+    clients: Collection[str],
+) -> set[tuple[str, str]]:
+    """Return which of `peers` say that they cannot reach which others of them, and should."""
+    return {
+        (a, b)
+        for a in peers
+        for b in unreachable.get(a, ())
+        if b in peers and a != b and not (a in clients and b in clients)
+    }
 
 
 @dataclasses.dataclass(frozen=True)

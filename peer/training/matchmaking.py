@@ -9,9 +9,19 @@ from typing import Any, TypeVar
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
 from peer.events import PeerMisbehaved
+from peer.swarm.membership import MAX_PEERS
 from peer.swarm.wire import Channel
 from peer.training.certificate import MAX_GROUP, Base
-from peer.training.group import Group, Ready, check_proposal, leaders, limit, parse_ready, settle
+from peer.training.group import (
+    Group,
+    Ready,
+    check_proposal,
+    leaders,
+    limit,
+    lone_accusations,
+    parse_ready,
+    settle,
+)
 from peer.training.muster import QUIET_S, Muster
 
 log = logging.getLogger(__name__)
@@ -22,7 +32,6 @@ BEAT_S = 1.0
 _LOOK_S = 0.25
 _HOLD_S = 10.0
 """How long a peer that asks too early, or while we catch up, is kept waiting for us."""
-_MAX_NAMED = 64
 _LONGEST_OWED = 10
 
 _Result = TypeVar("_Result")
@@ -56,7 +65,7 @@ class _Absence:
 
 @dataclasses.dataclass(frozen=True)
 class _Refusal:
-    """That a leader kept us waiting and then closed the group without us.
+    """That a leader kept us waiting and then let us into no group.
 
     Attributes:
         base: The round's.
@@ -111,20 +120,29 @@ class Matchmaking:
 
     def went_on(self, base: Base, group: Collection[str]) -> None:
         """Note who was in the group of the epoch that was certified on `base`."""
-        refusal = self._refusal
-        if refusal and refusal.base == base and refusal.unreachable & set(group):
-            self._refusal = None  # it had to choose between us and them
-        self._judge_refusal()
-
-    def _judge_refusal(self) -> None:
-        """Hold a refusal that nothing explains against its leader."""
         refusal, self._refusal = self._refusal, None
-        if refusal is None:
+        if refusal is None or refusal.base != base:
             return
+        # It had to choose between us and somebody else.
+        explained = len(group) >= MAX_GROUP or refusal.unreachable & set(group)
+        if not explained:
+            self._blame(refusal, certain=True)
+
+    def _judge_early(self) -> None:
+        """Judge a refusal after which no certificate came: the round without us failed, too."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self._blame(refusal, certain=not refusal.unreachable)
+
+    def _blame(self, refusal: _Refusal, *, certain: bool) -> None:
+        report = self._muster.roster.report(refusal.leader)
+        # One that says so openly may have been wronged itself: distrust is not to become mutual.
+        shunned = report is not None and self._muster.identity.peer_id in report.shuns
+        long = refusal.held_s > self._muster.limits.frame_timeout_s
         what = "it keeps us waiting and lets us into no group"
-        if refusal.held_s > self._muster.limits.frame_timeout_s:
+        if long and certain and not shunned:
             self._muster.misbehaved(refusal.leader, what)
-        elif refusal.held_s > BEAT_S:
+        elif long or (refusal.held_s > BEAT_S and not shunned):
             self._muster.suspect(refusal.leader, what, "leader")
 
     async def find(self, ready: Ready, fellows: set[str], unreachable: set[str]) -> Group:
@@ -138,7 +156,7 @@ class Matchmaking:
         Raises:
             PeerError: No leader let us in.
         """
-        self._judge_refusal()
+        self._judge_early()
         if self._base != ready.base:
             self._base, self._failures, self._yielded = ready.base, {}, set()
         me = self._muster.identity.peer_id
@@ -199,8 +217,8 @@ class Matchmaking:
             async with asyncio.timeout(limits.matchmaking_timeout_s + _HOLD_S):
                 request = {
                     "ready": ready.to_json(),
-                    "fellows": sorted(fellows)[:_MAX_NAMED],
-                    "unreachable": sorted(unreachable)[:_MAX_NAMED],
+                    "fellows": sorted(fellows)[:MAX_GROUP],
+                    "unreachable": sorted(unreachable)[:MAX_PEERS],
                 }
                 await channel.send(request)
                 while True:
@@ -270,44 +288,43 @@ class Matchmaking:
             muster.suspect(peer, "it vanishes when a round waits for it, again and again")
         if gathering.awaited & muster.ahead():
             raise DeclinedError("others went on from here without us")
-        group = self._close(ready, gathering, self._doubt_accusers(gathering))
+        group = self._close(ready, gathering)
         gathering.group.set_result(group)
         return group
 
-    def _close(self, ready: Ready, gathering: _Gathering, doubted: set[str]) -> Group:
-        """Return the group of those that joined, that we let in, and that reach each other.
-
-        Args:
-            ready: Our word.
-            gathering: Who joined.
-            doubted: Who of them has to stay out.
-        """
+    def _close(self, ready: Ready, gathering: _Gathering) -> Group:
+        """Return the group of those that joined, that we let in, and that reach each other."""
         base, said, me = ready.base, gathering.unreachable, ready.peer_id
+        clients = {peer for peer, word in gathering.words.items() if not word.reduces}
+        doubted = self._doubt_accusers(said, clients)
         out = said[me] | doubted | {peer for peer, named in said.items() if me in named}
         words = {peer: word for peer, word in gathering.words.items() if peer not in out}
-        clients = {peer for peer, word in words.items() if not word.reduces}
-        if len(clients) == len(words):
+        if clients >= words.keys():
             clients = set()  # then they reduce, and must reach each other
         others = settle(base, set(words) - {me}, said, clients)
         kept = [me, *limit(others, base, self._muster.last_group)][:MAX_GROUP]
         return Group.close(base, [words[peer] for peer in kept])
 
-    def _doubt_accusers(self, gathering: _Gathering) -> set[str]:
-        """Suspect, and return, who says for long that it cannot reach a peer that does not say so.
+    def _doubt_accusers(
+        self, unreachable: Mapping[str, Collection[str]], clients: set[str]
+    ) -> set[str]:
+        """Suspect, and return, who alone says for long that it cannot reach a peer.
 
-        Links fail for both ends, and the other end notices soon, too.
+        A link that fails does so for both ends, and the other end notices soon, too.
+
+        Args:
+            unreachable: By peer that joined, whom it said that it cannot reach.
+            clients: Who of them reduces nothing.
         """
-        muster, said = self._muster, gathering.unreachable
-        one_sided = {
-            (accuser, accused)
-            for accuser in set(said) - {muster.identity.peer_id}
-            for accused in said[accuser] & set(said)
-            if accuser not in said[accused]
+        muster, before_s = self._muster, self._accused_since_s
+        said = lone_accusations(unreachable.keys(), unreachable, clients)
+        self._accused_since_s = {pair: before_s.get(pair, muster.now_s) for pair in said}
+        doubted = {
+            accuser
+            for (accuser, _), since_s in self._accused_since_s.items()
+            if muster.now_s - since_s > 2 * QUIET_S
         }
-        since_s, now_s = self._accused_since_s, muster.now_s
-        self._accused_since_s = {pair: since_s.get(pair, now_s) for pair in one_sided}
-        began_s = self._accused_since_s
-        doubted = {pair[0] for pair in one_sided if now_s - began_s[pair] > 2 * QUIET_S}
+        doubted.discard(muster.identity.peer_id)
         for accuser in doubted:
             muster.suspect(accuser, "it cannot reach peers that reach it")
         return doubted
@@ -442,13 +459,13 @@ class Matchmaking:
         if channel.remote not in muster.live():
             muster.roster.learn(channel.remote, ())
             await muster.poll([channel.remote])
-        unreachable = _names(header.get("unreachable"))
+        unreachable = _names(header.get("unreachable"), MAX_PEERS)
         async with asyncio.timeout(muster.limits.matchmaking_timeout_s + 2 * _HOLD_S):
             gathering = await self._wait_for_gathering(channel, ready)
             if not isinstance(gathering, _Gathering):
                 await channel.send({"ask": gathering} if gathering else {"elsewhere": True})
                 return
-            named = _names(header.get("fellows"))
+            named = _names(header.get("fellows"), MAX_GROUP)
             if self._may_yield_to(ready.peer_id) and await self._is_outnumbered(
                 gathering, ready.peer_id, named
             ):
@@ -520,7 +537,7 @@ async def beating(channel: Channel, future: "asyncio.Future[_Result]") -> _Resul
         await channel.send({"wait": True})
 
 
-def _names(body: object) -> list[str]:
+def _names(body: object, most: int) -> list[str]:
     if not isinstance(body, list):
         return []
-    return [name for name in body[:_MAX_NAMED] if isinstance(name, str)]
+    return [name for name in body[:most] if isinstance(name, str)]

@@ -150,6 +150,23 @@ def accuses(victim):
     return spoil
 
 
+def refuses(victims):
+    """Return what makes a peer hang up on `victims` when they ask where it stands."""
+
+    def spoil(peer):
+        serve = peer.muster._serve_state
+
+        async def hang_up_or_serve(channel):
+            if channel.remote in victims:
+                channel.close()
+            else:
+                await serve(channel)
+
+        peer.muster._serve_state = hang_up_or_serve
+
+    return spoil
+
+
 def is_never_ready(peer):
     """Say that it is ready, and join no group."""
 

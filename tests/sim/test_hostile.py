@@ -103,6 +103,21 @@ def test_one_that_accuses_an_honest_peer_keeps_it_out_of_few_groups(sim, make_ho
     sim.run(scene())
 
 
+@pytest.mark.parametrize(("size", "victims"), [(5, (1, 2, 3)), (6, (1, 2, 3, 4)), (6, (2, 3, 4))])
+def test_those_whom_one_refuses_to_talk_to_are_no_liars(sim, make_house, size, victims):
+    async def scene():
+        house = make_house(size)
+        refused = {house.identities[number].peer_id for number in victims}
+        await house.open(size, spoil=sim.hostile.refuses(refused), speed=SPEED)
+        await asyncio.sleep(6 * SECONDS)
+        house.check()
+        assert all(peer.replaced == [] for peer in house.peers.values())
+        blamed = {house.number_of(event.peer_id) for _, event in house.of(PeerMisbehaved)}
+        assert blamed <= {size - 1}
+
+    sim.run(scene())
+
+
 @pytest.mark.parametrize("slow_s", [0.0, 0.02, 0.1])
 def test_a_retry_is_another_group_and_nobody_is_blamed_for_it(sim, make_house, slow_s):
     async def scene():

@@ -1,10 +1,14 @@
 """Links cut and mended, halves split, peers frozen: afterwards all are one, the loss counted."""
 
 import asyncio
+import random
 
 import pytest
 
+from peer.events import PeerMisbehaved
+
 SIZE = 4
+BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 CALM_S = 60.0
 
 
@@ -79,6 +83,51 @@ def test_peers_that_reach_some_of_the_others_only_do_not_part(sim, make_house, d
         house.check()
         assert all(peer.replaced == [] for peer in house.peers.values())
         await settle(house)
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("clients", [False, True], ids=["public", "clients"])
+def test_a_link_that_is_down_makes_no_liar_in_a_run_that_many_have_left(sim, make_house, clients):
+    async def scene():
+        house = make_house(SIZE + 1)
+        draw = random.Random(5)
+        gone = ["Qm" + "".join(draw.choices(BASE58, k=44)) for _ in range(150)]
+        first, *_, last = sorted(range(SIZE + 1), key=lambda n: house.identities[n].peer_id)
+        for number in range(SIZE + 1):
+            peer = house.make(number, speed=0.25)
+            peer.muster.client = clients and number in (first, last)
+            for peer_id in gone:
+                peer.muster.roster.learn(peer_id, ())
+        house.cut(first, last)
+        await asyncio.gather(*(house.start(number) for number in range(SIZE + 1)))
+        await asyncio.sleep(90.0)
+        house.check()
+        assert house.of(PeerMisbehaved) == []
+        for number in (first, last):
+            inside = [inside for _, _, inside in house.peers[number].commits]
+            assert sum(inside) > (0.9 if clients else 0.3) * len(inside)
+
+    sim.run(scene())
+
+
+def test_nobody_is_blamed_for_a_group_that_is_full(sim, make_house, monkeypatch):
+    for module in ("group", "matchmaking"):
+        monkeypatch.setattr(f"peer.training.{module}.MAX_GROUP", SIZE - 1)
+
+    async def scene():
+        house = make_house(SIZE)
+        speeds = (0.25, 0.25, 0.02)
+        for number, speed in enumerate(speeds):
+            house.make(number, speed=speed)
+        await asyncio.gather(*(house.start(number) for number in range(SIZE - 1)))
+        await house.reach(2)
+        house.make(SIZE - 1, speed=0.25)
+        await house.start(SIZE - 1)
+        await asyncio.sleep(100.0)
+        house.check()
+        assert {len(vote.group) for _, vote, _ in house.peers[SIZE - 1].commits[-20:]} == {SIZE - 1}
+        assert house.of(PeerMisbehaved) == []
 
     sim.run(scene())
 

@@ -15,6 +15,7 @@ from peer.training.group import (
     check_proposal,
     leaders,
     limit,
+    lone_accusations,
     parse_ready,
     settle,
     sign_ready,
@@ -134,6 +135,31 @@ def test_of_two_words_against_each_other_now_one_counts_and_now_the_other():
 def test_clients_that_cannot_reach_each_other_are_no_trouble(clients):
     assert settle(BASE, "abcd", {"a": "b", "b": "a"}, clients) == set("abcd")
     assert settle(BASE, "abcd", {"a": "bd"}, clients) != set("abcd")
+
+
+@pytest.mark.parametrize(
+    ("unreachable", "clients", "lone"),
+    [
+        ({"a": "b"}, "", {("a", "b")}),
+        ({"a": "b", "b": "a"}, "", set()),
+        ({"a": "b", "c": "b"}, "", set()),
+        ({"a": "bc"}, "", {("a", "b"), ("a", "c")}),
+        ({"a": "b", "c": "d", "d": "c"}, "", {("a", "b")}),
+        ({"a": "x"}, "", set()),
+        ({"a": "b"}, "ab", set()),
+        ({"a": "b", "c": "b"}, "ab", {("c", "b")}),
+    ],
+)
+def test_only_who_stands_alone_against_one_that_denies_it_is_an_accuser(unreachable, clients, lone):
+    assert lone_accusations("abcd", unreachable, clients) == lone
+
+
+@given(PEERS, WORDS)
+def test_one_peer_that_speaks_to_nobody_makes_no_accuser_of_those_it_refuses(peers, unreachable):
+    refused = peers - {"b"}
+    words = {peer: {*unreachable.get(peer, ()), "b"} for peer in refused}
+    lone = lone_accusations(peers | {"b"}, words)
+    assert len(refused) == 1 or not any(accused == "b" for _, accused in lone)
 
 
 # ---- the word
