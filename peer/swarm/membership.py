@@ -201,6 +201,11 @@ class Roster:
         """Return the live peers that a group may be made with."""
         return {p for p in self.live(now_s) if self._members[p].distrusted_until_s <= now_s}
 
+    def distrusts(self, peer_id: str) -> int:
+        """Return how often a peer stalled or cheated; what was long ago counts less."""
+        member = self._members.get(peer_id)
+        return member.distrusts if member else 0
+
     def due(self, now_s: float, quiet_s: float) -> list[str]:
         """Return whom to ask again: not heard of for `quiet_s`, and not just found unreachable."""
         return [

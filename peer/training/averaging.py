@@ -255,7 +255,7 @@ class Averager:
 
     def _keep(self, certificate: Certificate, parts: Sequence[Body]) -> None:
         base, group = certificate.vote.base, certificate.vote.group
-        self._matchmaking.went_on(base, group)
+        self._matchmaking.refusals.went_on(base, group)
         # Whoever only follows may still be on the way to where the others are.
         self._muster.abreast |= self._muster.identity.peer_id in group
         self._averages.add(base.state_root, base.epoch, certificate.to_json(), parts)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from peer.errors import DeclinedError, MisbehavedError, PeerError, StalledError, UnreachableError
 from peer.swarm.wire import Body, Channel
 from peer.training import codec
+from peer.training.beat import BEAT_S, beating
 from peer.training.certificate import parse_part, sign_part
 from peer.training.group import Group
-from peer.training.matchmaking import BEAT_S, beating
 from peer.training.muster import Muster
 from peer.training.reducer import reduce, square_sum
 from peer.training.state import Flat

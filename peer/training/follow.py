@@ -11,9 +11,9 @@ from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Channel
 from peer.training import codec
 from peer.training.averages import AverageLog, Kept
+from peer.training.beat import beating
 from peer.training.certificate import MAX_GROUP, Base, Certificate
 from peer.training.chain import objection
-from peer.training.matchmaking import beating
 from peer.training.muster import Muster
 from peer.training.transfer import (
     FRAME_BYTES,

@@ -238,6 +238,34 @@ class Group:
         return [(peer, slice(cuts[i], cuts[i + 1])) for i, peer in enumerate(self.reducers)]
 
 
+def close(
+    mine: Ready,
+    words: Mapping[str, Ready],
+    unreachable: Mapping[str, Collection[str]],
+    doubted: Collection[str],
+    last_group: Collection[str],
+) -> Group:
+    """Return the group that a leader closes: those of whom it has word and that reach each other.
+
+    Args:
+        mine: The leader's own word.
+        words: All words that it has, by peer.
+        unreachable: By peer, whom it said that it cannot reach.
+        doubted: Whose word the leader does not take.
+        last_group: Who was in the last group.
+    """
+    base, me = mine.base, mine.peer_id
+    clients = {peer for peer, word in words.items() if not word.reduces}
+    accusing = {peer for peer, named in unreachable.items() if me in named}
+    out = {*unreachable[me], *doubted, *accusing}
+    left = words.keys() - out
+    if clients >= left:
+        clients = set()  # then they reduce, and must reach each other
+    others = settle(base, left - {me}, unreachable, clients)
+    kept = [me, *limit(others, base, last_group)][:MAX_GROUP]
+    return Group.close(base, [words[peer] for peer in kept])
+
+
 def check_proposal(body: object, mine: Ready, max_weight: int) -> Group:
     """Return the group that a leader proposes.
 

@@ -2,39 +2,25 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
-from peer.events import PeerMisbehaved
 from peer.swarm.membership import MAX_PEERS
 from peer.swarm.wire import Channel
+from peer.training.accusers import Accusers
+from peer.training.attendance import LOOK_S, Attendance
+from peer.training.beat import BEAT_S, beating
 from peer.training.certificate import MAX_GROUP, Base
-from peer.training.group import (
-    Group,
-    Ready,
-    check_proposal,
-    leaders,
-    limit,
-    lone_accusations,
-    parse_ready,
-    settle,
-)
-from peer.training.muster import QUIET_S, Muster
+from peer.training.group import Group, Ready, check_proposal, close, leaders, parse_ready
+from peer.training.muster import Muster
+from peer.training.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
-"""How often whoever keeps another waiting gives a sign of life."""
-
-_LOOK_S = 0.25
 _HOLD_S = 10.0
 """How long a peer that asks too early, or while we catch up, is kept waiting for us."""
-_LONGEST_OWED = 10
-
-_Result = TypeVar("_Result")
 
 
 class _Gathering:
@@ -49,35 +35,15 @@ class _Gathering:
         self.rival: str | None = None  # whoever should lead instead
         self.group: asyncio.Future[Group | None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def clients(self) -> set[str]:
+        """Who reduces nothing."""
+        return {peer for peer, word in self.words.items() if not word.reduces}
+
     def add(self, ready: Ready, unreachable: Iterable[str]) -> None:
         self.words[ready.peer_id] = ready
         self.unreachable[ready.peer_id] = frozenset(unreachable)
         self.joined.set()
-
-
-@dataclasses.dataclass
-class _Absence:
-    """How often a peer let us wait in vain, and how often it has yet to come in time."""
-
-    times: int = 0
-    owed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Refusal:
-    """That a leader kept us waiting and then let us into no group.
-
-    Attributes:
-        base: The round's.
-        leader: Who it was.
-        held_s: How long it kept us.
-        unreachable: Whom we had told it that we cannot reach.
-    """
-
-    base: Base
-    leader: str
-    held_s: float
-    unreachable: frozenset[str]
 
 
 class Matchmaking:
@@ -96,9 +62,10 @@ class Matchmaking:
         self._closed: Base | None = None
         self._failures: dict[str, int] = {}
         self._yielded: set[str] = set()
-        self._accused_since_s: dict[tuple[str, str], float] = {}
-        self._absences: dict[str, _Absence] = {}
-        self._refusal: _Refusal | None = None
+        self._accusers = Accusers()
+        self._attendance = Attendance(muster)
+        self.refusals = Refusals(muster)
+        """Who refused us, for whoever learns later what group there was."""
 
     async def start(self) -> None:
         """Let others join groups that we lead."""
@@ -118,33 +85,6 @@ class Matchmaking:
         """Note that the round of the group that `find` returned is over."""
         self._closed = None
 
-    def went_on(self, base: Base, group: Collection[str]) -> None:
-        """Note who was in the group of the epoch that was certified on `base`."""
-        refusal, self._refusal = self._refusal, None
-        if refusal is None or refusal.base != base:
-            return
-        # It had to choose between us and somebody else.
-        explained = len(group) >= MAX_GROUP or refusal.unreachable & set(group)
-        if not explained:
-            self._blame(refusal, certain=True)
-
-    def _judge_early(self) -> None:
-        """Judge a refusal after which no certificate came: the round without us failed, too."""
-        refusal, self._refusal = self._refusal, None
-        if refusal is not None:
-            self._blame(refusal, certain=not refusal.unreachable)
-
-    def _blame(self, refusal: _Refusal, *, certain: bool) -> None:
-        report = self._muster.roster.report(refusal.leader)
-        # One that says so openly may have been wronged itself: distrust is not to become mutual.
-        shunned = report is not None and self._muster.identity.peer_id in report.shuns
-        long = refusal.held_s > self._muster.limits.frame_timeout_s
-        what = "it keeps us waiting and lets us into no group"
-        if long and certain and not shunned:
-            self._muster.misbehaved(refusal.leader, what)
-        elif long or (refusal.held_s > BEAT_S and not shunned):
-            self._muster.suspect(refusal.leader, what, "leader")
-
     async def find(self, ready: Ready, fellows: set[str], unreachable: set[str]) -> Group:
         """Return the group in which `ready` is brought, as its leader closed it.
 
@@ -156,7 +96,7 @@ class Matchmaking:
         Raises:
             PeerError: No leader let us in.
         """
-        self._judge_early()
+        self.refusals.judge()
         if self._base != ready.base:
             self._base, self._failures, self._yielded = ready.base, {}, set()
         me = self._muster.identity.peer_id
@@ -187,7 +127,7 @@ class Matchmaking:
                     raise DeclinedError("every leader names another one")
                 if answer is not None and answer not in {me, *self._muster.live()}:
                     # We cannot reach that one; but it may give way to whoever reaches more.
-                    await self._muster.moved(_LOOK_S)
+                    await self._muster.moved(LOOK_S)
                     continue
                 if answer is None:
                     candidates.pop(0)
@@ -234,8 +174,7 @@ class Matchmaking:
             self._muster.misbehaved(leader, "it leads, but closes no group")
             raise UnreachableError(f"the leader {leader} keeps us waiting too long") from error
         except DeclinedError:
-            held_s = loop.time() - began_s
-            self._refusal = _Refusal(ready.base, leader, held_s, frozenset(unreachable))
+            self.refusals.note(ready.base, leader, loop.time() - began_s, unreachable)
             raise
         finally:
             channel.close()
@@ -272,7 +211,7 @@ class Matchmaking:
             gathering.awaited |= missing
             gathering.joined.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(LOOK_S):
                     await gathering.joined.wait()
             if gathering.rival is not None:
                 return self._yield_to(gathering.rival, gathering)
@@ -283,7 +222,7 @@ class Matchmaking:
             gathering.rival = gathering.rival or self._other_leader(ready.base, missing)
         if gathering.rival is not None:
             return self._yield_to(gathering.rival, gathering)
-        self._note_attendance(gathering, loop.time() - began_s)
+        self._attendance.note(ready.base, gathering.words.keys(), loop.time() - began_s)
         for peer in gathering.awaited - set(gathering.words) - muster.live():
             muster.suspect(peer, "it vanishes when a round waits for it, again and again")
         if gathering.awaited & muster.ahead():
@@ -294,40 +233,12 @@ class Matchmaking:
 
     def _close(self, ready: Ready, gathering: _Gathering) -> Group:
         """Return the group of those that joined, that we let in, and that reach each other."""
-        base, said, me = ready.base, gathering.unreachable, ready.peer_id
-        clients = {peer for peer, word in gathering.words.items() if not word.reduces}
-        doubted = self._doubt_accusers(said, clients)
-        out = said[me] | doubted | {peer for peer, named in said.items() if me in named}
-        words = {peer: word for peer, word in gathering.words.items() if peer not in out}
-        if clients >= words.keys():
-            clients = set()  # then they reduce, and must reach each other
-        others = settle(base, set(words) - {me}, said, clients)
-        kept = [me, *limit(others, base, self._muster.last_group)][:MAX_GROUP]
-        return Group.close(base, [words[peer] for peer in kept])
-
-    def _doubt_accusers(
-        self, unreachable: Mapping[str, Collection[str]], clients: set[str]
-    ) -> set[str]:
-        """Suspect, and return, who alone says for long that it cannot reach a peer.
-
-        A link that fails does so for both ends, and the other end notices soon, too.
-
-        Args:
-            unreachable: By peer that joined, whom it said that it cannot reach.
-            clients: Who of them reduces nothing.
-        """
-        muster, before_s = self._muster, self._accused_since_s
-        said = lone_accusations(unreachable.keys(), unreachable, clients)
-        self._accused_since_s = {pair: before_s.get(pair, muster.now_s) for pair in said}
-        doubted = {
-            accuser
-            for (accuser, _), since_s in self._accused_since_s.items()
-            if muster.now_s - since_s > 2 * QUIET_S
-        }
-        doubted.discard(muster.identity.peer_id)
+        muster = self._muster
+        doubted = self._accusers.doubted(gathering.unreachable, gathering.clients, muster.now_s)
+        doubted.discard(ready.peer_id)
         for accuser in doubted:
             muster.suspect(accuser, "it cannot reach peers that reach it")
-        return doubted
+        return close(ready, gathering.words, gathering.unreachable, doubted, muster.last_group)
 
     def _yield_to(self, leader: str, gathering: _Gathering) -> str:
         """Send those who joined us to another leader, and return it."""
@@ -361,63 +272,10 @@ class Matchmaking:
 
     def _awaited(self, gathering: _Gathering, waited_s: float) -> set[str]:
         """Return who may still come to our group and is worth waiting for."""
-        missing = self._muster.fellows(gathering.base) - set(gathering.words)
-        patience_s = self._patience_s(gathering, missing)
+        joined = gathering.words.keys()
+        missing = self._muster.fellows(gathering.base) - joined
+        patience_s = self._attendance.patience_s(gathering.base, joined, missing)
         return {peer for peer in missing if waited_s < patience_s[peer]}
-
-    def _patience_s(self, gathering: _Gathering, missing: set[str]) -> dict[str, float]:
-        """Return how long to wait for peers that answer, but do not come."""
-        muster, elsewhere = self._muster, self._elsewhere(missing)
-        short_s, long_s = muster.limits.call_timeout_s, muster.limits.matchmaking_timeout_s
-        elsewhere_s = long_s if self._are_fewer(gathering, elsewhere) else short_s
-        patience_s = {}
-        for peer in missing:
-            if peer in self._absences and self._absences[peer].owed:
-                patience_s[peer] = _LOOK_S
-            elif muster.tenured and peer not in muster.tenured:
-                patience_s[peer] = short_s
-            else:
-                patience_s[peer] = elsewhere_s if peer in elsewhere else long_s
-        return patience_s
-
-    def _are_fewer(self, gathering: _Gathering, elsewhere: set[str]) -> bool:
-        """Return whether those in groups of other leaders are more than we.
-
-        Then theirs is the group whose certificate to wait for: we would only part from them. Of two
-        that are as large the draw says which one; it is the same for both.
-        """
-        there = elsewhere & (self._muster.tenured or elsewhere)
-        if len(gathering.words) != len(there):
-            return len(there) > len(gathering.words)
-        me = self._muster.identity.peer_id
-        reports = (self._muster.roster.report(peer) for peer in there)
-        theirs = {report.leader for report in reports if report and report.leader}
-        return leaders(gathering.base, {me, *theirs}, {})[0] != me
-
-    def _note_attendance(self, gathering: _Gathering, waited_s: float) -> None:
-        """Wait no more for those who let us wait in vain, until they come in time again."""
-        muster = self._muster
-        known = {member.peer_id for member in muster.roster.members()}
-        self._absences = {p: absence for p, absence in self._absences.items() if p in known}
-        for peer in self._absences.keys() & gathering.words.keys():
-            self._absences[peer].owed = max(0, self._absences[peer].owed - 1)
-        missing = muster.fellows(gathering.base) - set(gathering.words)
-        elsewhere, patience_s = self._elsewhere(missing), self._patience_s(gathering, missing)
-        for peer in missing:
-            absence = self._absences.setdefault(peer, _Absence())
-            if absence.owed or waited_s < patience_s[peer]:
-                continue
-            absence.times += 1
-            absence.owed = 2 ** min(absence.times, _LONGEST_OWED)
-            if peer not in elsewhere:
-                what = "it answers, but does not come to the round"
-                muster.emit(PeerMisbehaved(peer_id=peer, what=what))
-
-    def _elsewhere(self, peers: set[str]) -> set[str]:
-        """Return those of `peers` that wait for another leader's group."""
-        me = self._muster.identity.peer_id
-        reports = ((peer, self._muster.roster.report(peer)) for peer in peers)
-        return {peer for peer, report in reports if report and report.leader not in (None, me)}
 
     def _other_leader(self, base: Base, missing: set[str]) -> str | None:
         """Return the peer among `missing` that leads, too, and that all agree to follow rather."""
@@ -507,7 +365,7 @@ class Matchmaking:
                 patience_s = loop.time() + _HOLD_S  # a micro-batch may take long
             if loop.time() > patience_s:
                 return None
-            await self._muster.moved(_LOOK_S)
+            await self._muster.moved(LOOK_S)
             if loop.time() - beaten_s >= BEAT_S:
                 await channel.send({"wait": True})
                 beaten_s = loop.time()
@@ -526,15 +384,6 @@ class Matchmaking:
         if mine.epoch == base.epoch:
             return mine.root in (None, base.state_root)
         return mine.epoch == base.epoch - 1
-
-
-async def beating(channel: Channel, future: "asyncio.Future[_Result]") -> _Result:
-    """Wait for `future`, with a sign of life on `channel` each second."""
-    while True:
-        done, _ = await asyncio.wait({future}, timeout=BEAT_S)
-        if done:
-            return future.result()
-        await channel.send({"wait": True})
 
 
 def _names(body: object, most: int) -> list[str]:

@@ -25,6 +25,9 @@ QUIET_S = 5.0
 _HURRY_S, _MARGIN_S = 1.0, 0.02
 """How long a round waits for reports at most, and beyond twice the middle one's time."""
 
+_MOST_MISTAKES = 2
+"""What we hold against a peer so often may be wrong, where we would part from others for it."""
+
 _MOST_DOUBTS = 4
 """A round that fails at a peer counts two of them; one that succeeds takes one away."""
 
@@ -241,9 +244,22 @@ class Muster:
 
     def heeded(self, peers: set[str]) -> set[str]:
         """Return those of the live `peers` that did not cheat or stall lately."""
-        trusted = peers & self.roster.trusted(self.now_s)
+        trusted = self._trusted(peers)
         # Whoever finds fault with most of the others is not to part from them for it.
         return trusted if 2 * (len(trusted) + 1) > len(peers) else peers
+
+    def _trusted(self, peers: set[str]) -> set[str]:
+        """Return whom of the live `peers` to work with, before others are asked.
+
+        Those at fault may be the only way to more peers that we work with: a doubt that may be
+        wrong, as long as it is rare, is not to part us from them.
+        """
+        trusted = peers & self.roster.trusted(self.now_s)
+        beyond = self.tenured - self.live() - {self.identity.peer_id}
+        if beyond and 2 * (len(trusted) + 1) <= len(peers | beyond):
+            rarely = {p for p in peers if self.roster.distrusts(p) <= _MOST_MISTAKES}
+            return trusted | rarely
+        return trusted
 
     def fellows(self, base: Base) -> set[str]:
         """Return the live peers that a round on `base` may be made with.
@@ -269,7 +285,8 @@ class Muster:
 
     def unwelcome(self, base: Base) -> set[str]:
         """Return the live peers that we do not let into a group on `base` that we lead."""
-        refused = (self.live() - self.roster.trusted(self.now_s)) | self.outcasts(base)
+        live = self.live()
+        refused = (live - self._trusted(live)) | self.outcasts(base)
         return refused - self.fellows(base) - {self.identity.peer_id}
 
     def outcasts(self, base: Base) -> set[str]:
@@ -304,7 +321,8 @@ class Muster:
         return {peer for peer in self.live() if self.can_join(peer, base)}
 
     def _shuns(self) -> tuple[str, ...]:
-        return tuple(sorted(self.live() - self.roster.trusted(self.now_s)))[:MAX_SHUNNED]
+        live = self.live()
+        return tuple(sorted(live - self._trusted(live)))[:MAX_SHUNNED]
 
     def can_join(self, peer: str, base: Base) -> bool:
         """Return whether `peer`, by its last report, is at `base` or just about to be."""

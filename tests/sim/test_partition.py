@@ -35,6 +35,40 @@ def test_one_link_down_costs_no_epoch(sim, make_house, link):
     sim.run(scene())
 
 
+def test_a_doubt_about_the_only_one_in_reach_parts_nobody(sim, make_house):
+    async def scene():
+        house = make_house(3)
+        await house.open(3)
+        await house.whole()
+        house.cut(0, 2)
+        await house.reach(house.epoch + 3)
+        house.peers[0].muster.misbehaved(house.peers[1].peer_id, "what it never did")
+        await house.reach(house.epoch + 20)
+        house.check()
+        await settle(house)
+        assert all(peer.replaced == [] for peer in house.peers.values())
+
+    sim.run(scene())
+
+
+def test_who_cheats_again_and_again_is_left_though_others_may_be_behind_it(sim, make_house):
+    async def scene():
+        house = make_house(3)
+        await house.open(3)
+        await house.whole()
+        house.kill(2)
+        cheat = house.peers[1].peer_id
+        for _ in range(3):
+            house.peers[0].muster.misbehaved(cheat, "it cheats")
+        began = house.peers[0].epoch
+        await house.until(lambda: house.peers[0].epoch > began + 10, 30.0, "going on alone")
+        assert all(
+            vote.group == (house.peers[0].peer_id,) for _, vote, _ in house.peers[0].commits[-8:]
+        )
+
+    sim.run(scene())
+
+
 @pytest.mark.parametrize("half", [(0, 1), (1, 2), (3,)])
 def test_two_halves_go_on_and_become_one(sim, make_house, half):
     other = [number for number in range(SIZE) if number not in half]
@@ -112,7 +146,7 @@ def test_a_link_that_is_down_makes_no_liar_in_a_run_that_many_have_left(sim, mak
 
 
 def test_nobody_is_blamed_for_a_group_that_is_full(sim, make_house, monkeypatch):
-    for module in ("group", "matchmaking"):
+    for module in ("group", "refusals"):
         monkeypatch.setattr(f"peer.training.{module}.MAX_GROUP", SIZE - 1)
 
     async def scene():

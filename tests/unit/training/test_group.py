@@ -13,6 +13,7 @@ from peer.training.group import (
     Group,
     Ready,
     check_proposal,
+    close,
     leaders,
     limit,
     lone_accusations,
@@ -306,3 +307,40 @@ def test_a_proposal_that_is_too_large_is_refused_before_it_is_verified(words):
     body = proposal(words)[:1] * (MAX_GROUP + 1)
     with pytest.raises(MisbehavedError, match="no list of members"):
         check_proposal(body, words[0], MAX_WEIGHT)
+
+
+# ---- closing
+
+
+def closed(words, unreachable, doubted=()):
+    by_peer = {word.peer_id: word for word in words}
+    mine = words[0]
+    said = {peer: frozenset() for peer in by_peer} | unreachable
+    return close(mine, by_peer, said, doubted, last_group=()).members
+
+
+def test_all_who_reach_each_other_are_in_the_group(words):
+    assert set(closed(words, {})) == {word.peer_id for word in words}
+
+
+def test_whose_word_is_doubted_stays_outside(words):
+    assert words[1].peer_id not in closed(words, {}, doubted={words[1].peer_id})
+
+
+def test_whom_the_leader_cannot_reach_stays_outside_whoever_of_them_says_so(words):
+    leader, other = words[0].peer_id, words[1].peer_id
+    assert other not in closed(words, {leader: frozenset({other})})
+    assert other not in closed(words, {other: frozenset({leader})})
+
+
+@given(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 3))), st.sets(st.integers(1, 3)))
+def test_a_closed_group_holds_its_leader_and_nobody_who_cannot_reach_another(words, links, doubted):
+    said = {word.peer_id: set() for word in words}
+    for one, other in links:
+        said[words[one].peer_id].add(words[other].peer_id)
+    members = closed(words, said, {words[i].peer_id for i in doubted})
+    assert words[0].peer_id in members
+    reducing = {peer for peer, word in members.items() if word.reduces}
+    for one in members:
+        for other in said[one] & reducing - {one}:
+            raise AssertionError(f"{one} cannot reach {other}")
