@@ -216,7 +216,7 @@ class PeersSeen(Message):
     refused_records: dict[str, int]
     """Records of the DHT, by reason."""
     refused_requests: dict[str, int]
-    """Requests for files and states, by reason."""
+    """Requests for files, states and averages, by reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

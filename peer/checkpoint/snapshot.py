@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +20,7 @@ from peer.checkpoint.flatfile import FlatFile
 from peer.checkpoint.store import CheckpointStore
 from peer.errors import DamagedError, DeclinedError, MisbehavedError, UnreachableError
 from peer.run.manifest import Hash
+from peer.swarm.admission import Admission
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body, Channel, Transport, scoped
 from peer.training.averages import AverageLog
@@ -98,17 +98,17 @@ class SnapshotServer:
         self._store = store
         self._limiter = limiter
         self._averages = averages
-        self._streams = _STREAMS
-        if limiter.bytes_per_s is not None:
-            fitting = int(limiter.bytes_per_s * _FRAME_GOAL_S / FRAME_BYTES)
-            self._streams = min(max(fitting, 2), _STREAMS)
-        # One peer alone never takes them all.
-        self._of_one_peer = min(_STREAMS_OF_ONE_PEER, self._streams // 2)
         self._served: dict[str, _Served] = {}
-        self._open: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self.refused: Counter[str] = Counter()
         """Requests that were not answered, by reason: busy, malformed, unknown, damaged."""
+        streams = _STREAMS
+        if limiter.bytes_per_s is not None:
+            fitting = int(limiter.bytes_per_s * _FRAME_GOAL_S / FRAME_BYTES)
+            streams = min(max(fitting, 2), _STREAMS)
+        # One peer alone never takes them all.
+        of_one_peer = min(_STREAMS_OF_ONE_PEER, streams // 2)
+        self._admission = Admission(self.refused, streams=streams, of_one_peer=of_one_peer)
         self.sent_bytes = 0
         """Bytes of headers and chunks that were sent."""
 
@@ -125,13 +125,14 @@ class SnapshotServer:
             self._release(root)
 
     async def _give_header(self, channel: Channel) -> None:
-        with self._admitted(channel.remote):
+        # A stream that ends is no error, here and below.
+        with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
             frame = await timely(channel.receive(), _IDLE_TIMEOUT_S)
             root = self._parsed(_HeaderRequest, frame.header).root
             await self._send(channel, await self._header(root))
 
     async def _give_chunks(self, channel: Channel) -> None:
-        with self._admitted(channel.remote):
+        with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
             while True:
                 frame = await timely(channel.receive(), _IDLE_TIMEOUT_S)
                 request = self._parsed(_ChunkRequest, frame.header)
@@ -219,20 +220,6 @@ class SnapshotServer:
         except ValidationError as error:
             self.refused["malformed"] += 1
             raise MisbehavedError("a request names a root, and a chunk of it") from error
-
-    @contextlib.contextmanager
-    def _admitted(self, remote: str) -> Iterator[None]:
-        """Bound the streams that are open; a stream that ends is no error."""
-        if self._open[remote] >= self._of_one_peer or self._open.total() >= self._streams:
-            raise self._declined("busy", "too many ask at once; ask again later")
-        self._open[remote] += 1
-        try:
-            yield
-        except UnreachableError:
-            return
-        finally:
-            self._open[remote] -= 1
-            self._open += Counter()  # forget who is gone
 
     def _declined(self, reason: str, words: str) -> DeclinedError:
         self.refused[reason] += 1

@@ -179,6 +179,7 @@ def make_swarm_rounds(
     offers = Offers(muster, store, run.manifest_hash, schema, slots, staging, progress)
     catchup = CatchUp(muster, averager, history, offers.fetch, run.manifest.founders)
     server = SnapshotServer(muster.transport, run.run_id, store, network.upload, averages)
-    network.count_refusals(server.refused)
+    for part in (averager, server):
+        network.count_refusals(part.refused)
     network.on_stop(server.close)
     return SwarmRounds(network, averager, catchup, history, averages, offers, server)

@@ -128,7 +128,7 @@ class Metrics:
         )
         self._records = counter("records_refused", "Records of the DHT refused.", "reason")
         self._requests = counter(
-            "requests_refused", "Requests for files and states refused.", "reason"
+            "requests_refused", "Requests for files, states and averages refused.", "reason"
         )
         self._parts = counter("parts_refused", "Slices of contributions refused.", "reason")
         self._misbehaviour = counter("peer_misbehaviour", "What peers did that they must not.")

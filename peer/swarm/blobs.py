@@ -6,11 +6,10 @@ is what its hash names: whoever takes one checks that (`peer.swarm.download`).
 """
 
 import asyncio
-import contextlib
 import io
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
 from peer.run.manifest import Hash
+from peer.swarm.admission import Admission
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body, Channel, Frame, Transport, scoped
 
@@ -25,10 +25,9 @@ FRAME_BYTES = 1 << 18
 """Small enough that a slow line fills one in seconds, large enough to cost nothing."""
 
 MAX_BLOB_BYTES = 1 << 50
-_STREAMS = 8
+_STREAMS = 64
 _STREAMS_OF_ONE_PEER = 4
-_WAITING = 64
-_QUEUE_TIMEOUT_S = 4.0
+_TURNS = 8
 _REQUEST_TIMEOUT_S = 10.0
 _SEND_TIMEOUT_S = 30.0
 _FRAME_GOAL_S = 2.0
@@ -69,13 +68,14 @@ class BlobServer:
         self._find = find
         self._manifest = manifest
         self._throttle = throttle
-        # So few at once that even on a slow line none of them waits long for a frame.
-        rate = throttle.bytes_per_s or math.inf
-        streams = max(1.0, min(_STREAMS, rate * _FRAME_GOAL_S / FRAME_BYTES))
-        self._turns = asyncio.Semaphore(int(streams))
-        self._open: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         """Requests that were not answered, by reason: busy, malformed, unknown, slow."""
+        # So few at once that even on a slow line none of them waits long for a frame.
+        rate = throttle.bytes_per_s or math.inf
+        turns = max(1.0, min(_TURNS, rate * _FRAME_GOAL_S / FRAME_BYTES))
+        self._admission = Admission(
+            self.refused, streams=_STREAMS, of_one_peer=_STREAMS_OF_ONE_PEER, turns=int(turns)
+        )
         self.sent_bytes = 0
         """Bytes of files and manifests that were sent."""
 
@@ -85,20 +85,20 @@ class BlobServer:
         await self._transport.serve(scoped(self._run_id, "blob"), self._give_blob)
 
     async def _give_manifest(self, channel: Channel) -> None:
-        async with self._admitted(channel.remote):
+        with self._admission.stream(channel.remote):
             await self._request(channel)
             text, signatures = self._manifest
             await self._send(channel, {"signatures": signatures}, text.encode())
 
     async def _give_blob(self, channel: Channel) -> None:
-        async with self._admitted(channel.remote):
+        with self._admission.stream(channel.remote):
             frame = await self._request(channel)
             try:
                 request = _Request.model_validate(frame.header)
             except ValidationError as error:
                 self.refused["malformed"] += 1
                 raise MisbehavedError("a request names a sha256 and an offset") from error
-            async with self._turn():
+            async with self._admission.turn():
                 found = self._find(request.sha256)
                 if found is not None and not isinstance(found, Path | bytes):
                     found = await found
@@ -139,35 +139,6 @@ class BlobServer:
             self.refused["slow"] += 1
             raise UnreachableError(f"{channel.remote} does not take what it asked for") from error
         self.sent_bytes += len(body)
-
-    @contextlib.asynccontextmanager
-    async def _admitted(self, remote: str) -> AsyncIterator[None]:
-        """Bound the streams that are open, and those of one peer."""
-        if self._open[remote] >= _STREAMS_OF_ONE_PEER or self._open.total() >= _WAITING:
-            raise self._busy()
-        self._open[remote] += 1
-        try:
-            yield
-        finally:
-            self._open[remote] -= 1
-            self._open += Counter()  # forget who is gone
-
-    @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Bound the files that are being sent."""
-        try:
-            async with asyncio.timeout(_QUEUE_TIMEOUT_S):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise self._busy() from error
-        try:
-            yield
-        finally:
-            self._turns.release()
-
-    def _busy(self) -> DeclinedError:
-        self.refused["busy"] += 1
-        return DeclinedError("too many ask at once; ask again later")
 
 
 def _opened(found: Path | bytes) -> BinaryIO:

@@ -68,6 +68,8 @@ class Averager:
         self._ballot = Ballot(muster)
         upload = upload or Throttle(None)
         self._follow = Follow(muster, averages, elements, codec_name, self._open_round, upload)
+        self.refused = self._follow.refused
+        """Requests for averages that were not answered, by reason."""
         self._running: tuple[str, asyncio.Future[None]] | None = None
         self._stage = RoundFailure.NO_GROUP
         self._tried: Base | None = None

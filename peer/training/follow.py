@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from peer.errors import DeclinedError, MisbehavedError, PeerError
+from peer.swarm.admission import Admission
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Channel
 from peer.training import codec
@@ -67,7 +68,11 @@ class Follow:
         self._codec = codec_name
         self._open_round = open_round
         self._upload = upload
-        self._given: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Requests for averages that were not answered, by reason: busy, unknown."""
+        self._admission = Admission(
+            self.refused, streams=_STREAMS, of_one_peer=_STREAMS_OF_ONE_PEER
+        )
 
     async def start(self) -> None:
         """Answer those who ask."""
@@ -254,17 +259,10 @@ class Follow:
         if kept is None or Certificate.from_json(kept.certificate).vote.vote_id != header.get(
             "vote_id"
         ):
-            await channel.send({"error": "that average is not kept here any more"})
-            return
-        peer, crowded = channel.remote, self._given.total() >= _STREAMS
-        if crowded or self._given[peer] >= _STREAMS_OF_ONE_PEER:
-            raise DeclinedError("too many ask at once; ask again later")
-        self._given[peer] += 1
-        try:
+            self.refused["unknown"] += 1
+            raise DeclinedError("that average is not kept here any more")
+        with self._admission.stream(channel.remote):
             await self._give(channel, kept)
-        finally:
-            self._given[peer] -= 1
-            self._given += Counter()  # forget who is gone
 
     async def _give(self, channel: Channel, kept: Kept) -> None:
         for index, size in enumerate(kept.sizes):

@@ -1,5 +1,6 @@
-"""What the tests of checkpoints and of their commands share: homes on which real runs trained."""
+"""What tests of several layers share: homes on which real runs trained, and a swarm in memory."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,6 +22,16 @@ TINY = {
     "--evaluation-rows": 8,
     "--target-loss-terms": 64,
 }
+
+
+@pytest.fixture(scope="session")
+def sim():
+    """Return the module of the in-memory swarm: `run`, `MemorySwarm`."""
+    path = Path(__file__).parents[1] / "sim" / "memory.py"
+    spec = importlib.util.spec_from_file_location("ctpeer_sim_memory", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

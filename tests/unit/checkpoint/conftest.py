@@ -2,8 +2,6 @@
 
 import asyncio
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,16 +125,6 @@ def make_large(make_checkpoint, large_schema):
         return dataclasses.replace(checkpoint, state=state, state_root=root)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def sim():
-    """Return the module of the in-memory swarm: `run`, `MemorySwarm`."""
-    path = Path(__file__).parents[2] / "sim" / "memory.py"
-    spec = importlib.util.spec_from_file_location("ctpeer_sim_memory", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Town:
