@@ -10,9 +10,9 @@ from dht_bootstrap.metrics import MetricsAddress, serve_metrics
 from peer.config.address import parse_address
 from peer.errors import UnreachableError
 from peer.identity import Identity
+from peer.swarm.bodies import PeerBody
 from peer.swarm.dht import EnvelopeValidator, RecordStorage
 from peer.swarm.node import Node, NodeOptions
-from peer.swarm.records import PeerBody
 
 __all__ = ["Bootstrap", "MetricsAddress", "Started"]
 

@@ -15,9 +15,9 @@ from peer.data import claims
 from peer.data.index import DataIndex
 from peer.errors import PeerError
 from peer.events import Message, PeersSeen
+from peer.swarm.bodies import ClaimBody, PeerBody
 from peer.swarm.membership import MAX_SHOWN_CHARS, Roster, describe, save_known_peers
 from peer.swarm.node import Node
-from peer.swarm.records import ClaimBody, PeerBody
 from peer.swarm.wire import PROTOCOL
 from peer.training.muster import QUIET_S, Muster
 

@@ -16,7 +16,9 @@ from hivemind.p2p import P2P, PeerID
 from peer.clock import Clock, SystemClock
 from peer.errors import UnreachableError
 from peer.identity import Identity
-from peer.swarm.records import KINDS, Envelope, RecordBody, key_of, seal
+from peer.swarm.bodies import RecordBody
+from peer.swarm.kinds import KINDS
+from peer.swarm.records import Envelope, key_of, seal
 from peer.swarm.rpc import REPLICAS, Found, RecordProtocol, node_id_of
 from peer.swarm.validator import EnvelopeValidator, RecordStorage, key_id_of, pack
 

@@ -2,7 +2,8 @@
 
 An envelope carries run id, kind, key and sequence number within its signature, so whoever holds the
 bytes can tell where they belong, and a bootstrap node serves any run. What is checked here needs no
-network; `peer.swarm.dht` checks that an envelope lies where it says.
+network; `peer.swarm.dht` checks that an envelope lies where it says, `peer.swarm.kinds` lists what
+may be said.
 """
 
 import base64
@@ -17,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from peer.errors import MisbehavedError
 from peer.identity import Identity, peer_id_of, verify
 from peer.run.canonical import canonical
+from peer.swarm.bodies import RecordBody, Time
+from peer.swarm.kinds import KINDS, MAX_RECORD_BYTES
 
-MAX_RECORD_BYTES = 4096
 CLOCK_TOLERANCE_S = 3.0
 """How far clocks may be apart."""
 
@@ -26,12 +28,7 @@ _EXPIRED_TOLERANCE_S = 10.0
 """A record on its way between two nodes is not an offence because it ends meanwhile."""
 _SIGNED_PREFIX = b"ctpeer record\n"
 _CACHED_RECORDS = 4096
-_LARGEST_COUNT = 10**9
-_LATEST_S = 1e11
 
-_Count = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
-_Time = Annotated[float, Field(ge=0.0, le=_LATEST_S, allow_inf_nan=False)]
-_Address = Annotated[str, Field(pattern=r"^/[!-~]{1,199}$")]
 _Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{1,1024}={0,2}$")]
 
 
@@ -56,60 +53,6 @@ class RecordError(MisbehavedError):
     def __init__(self, reason: Refusal) -> None:
         super().__init__(f"a record was refused: {reason}")
         self.reason = reason
-
-
-class RecordBody(BaseModel):
-    """What a record says, apart from its place; of a kind in `KINDS`."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class PeerBody(RecordBody):
-    """That a peer is there and how to reach it. It moves nobody's epoch.
-
-    Attributes:
-        addresses: Multiaddrs that end with the peer's id.
-        protocol: The version of the messages that it speaks.
-        version: The code that it runs.
-        generation: Rollbacks that it has seen.
-        epoch: Its last committed epoch.
-        client: Whether it can only be reached over connections that it opened itself.
-        started_s: When it started, in seconds since the Unix epoch.
-        now_s: What its clock said.
-    """
-
-    addresses: Annotated[tuple[_Address, ...], Field(max_length=8)]
-    protocol: _Count
-    version: Annotated[str, Field(pattern=r"^[!-~]{1,40}$")]
-    generation: _Count
-    epoch: _Count
-    client: bool
-    started_s: _Time
-    now_s: _Time
-
-
-class ClaimBody(RecordBody):
-    """Which shards a peer trains on, in an encoding of its own."""
-
-    shards: Annotated[str, Field(pattern=r"^[!-~]{0,3000}$")]
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """What is allowed of one kind of records.
-
-    Attributes:
-        schema: What the body must be.
-        max_lifetime_s: How far ahead the record may expire.
-        max_bytes: How long the sealed record may be.
-    """
-
-    schema: type[RecordBody]
-    max_lifetime_s: float
-    max_bytes: int = MAX_RECORD_BYTES
-
-
-KINDS = {"peer": Kind(PeerBody, 120.0), "claim": Kind(ClaimBody, 300.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +83,7 @@ class _Wire(BaseModel):
     kind: Annotated[str, Field(pattern=r"^[a-z]{1,16}$")]
     key: Annotated[str, Field(max_length=100)]
     seq: Annotated[int, Field(ge=0, lt=2**53)]
-    expires_s: _Time
+    expires_s: Time
     public_key: _Base64
     body: dict[str, Any]
     signature: _Base64

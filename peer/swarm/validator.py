@@ -16,14 +16,8 @@ from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 
 from peer.clock import Clock, SystemClock
-from peer.swarm.records import (
-    MAX_RECORD_BYTES,
-    Envelope,
-    RecordError,
-    Refusal,
-    open_envelope,
-    parse_envelope,
-)
+from peer.swarm.kinds import MAX_RECORD_BYTES
+from peer.swarm.records import Envelope, RecordError, Refusal, open_envelope, parse_envelope
 
 MAX_KEY_BYTES = 2 << 20
 """Of the records under one key: an answer above 4 MiB would not arrive."""

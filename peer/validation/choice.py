@@ -5,8 +5,8 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
+from peer.swarm.testimony import Good
 from peer.training.chain import Fork
-from peer.validation.records import Good
 from peer.validation.ticket import lot
 from peer.validation.verdict import Judgement, Verdict
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 
+from peer.swarm.testimony import Ticket
 from peer.training.certificate import Certificate
-from peer.validation.records import Ticket
 from peer.validation.rules import LAPSED_CANDIDATES, QUORUM, RESERVES, SEATS, Rules
 from peer.validation.ticket import in_order
 

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from peer import identity
 from peer.errors import MisbehavedError
+from peer.swarm.testimony import Verify
 from peer.validation import ticket as tickets
 from peer.validation.committee import Committee, elect
 from peer.validation.ledger import Outcome, advance
-from peer.validation.records import Verify
 from peer.validation.rules import MAX_ROSTER, Rules
 from peer.validation.score import Finding, Losses, Question, counted, find, opens
 from peer.validation.ticket import DoubleTicket

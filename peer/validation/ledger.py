@@ -11,9 +11,9 @@ from typing import Annotated
 from pydantic import Field
 
 from peer.run.manifest import Hash, PeerId
-from peer.swarm.records import RecordBody
+from peer.swarm.bodies import RecordBody
+from peer.swarm.testimony import Count
 from peer.validation.committee import Ground, roster_of
-from peer.validation.records import Count
 from peer.validation.rules import (
     BARRED_ROUNDS,
     KEPT_ACCEPTED,

@@ -4,13 +4,8 @@ import dataclasses
 
 from peer.run.manifest import ValidationSection
 
-PROTOCOL = 1
-"""Peers of different protocols draw different tickets."""
-
 SEATS, QUORUM, RESERVES = 7, 5, 5
-CALLED = SEATS + RESERVES
 MAX_ROSTER = 512
-MAX_CHUNKS = 48
 CHUNKS = 32
 
 STRIKES = 3
@@ -24,8 +19,6 @@ LAPSED_CANDIDATES = 3
 MAX_HALVINGS = 10
 
 POINTS_A_NAT = 10_000
-MAX_POINTS = 10_000_000
-"""A loss of a thousand nats; anything beyond, and what is not finite, is written as this."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

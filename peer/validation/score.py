@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from peer.run.canonical import canonical
-from peer.validation.records import Commit, Reveal, Signer
-from peer.validation.rules import CHUNKS, MAX_POINTS, POINTS_A_NAT
+from peer.swarm.testimony import MAX_POINTS, Commit, Reveal, Signer
+from peer.validation.rules import CHUNKS, POINTS_A_NAT
 
 _ERRORS = 4
 """A candidate is bad when it is worse by more than so many standard errors."""

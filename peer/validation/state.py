@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from peer import identity
+from peer.swarm.testimony import Verify
 from peer.validation.actions import Candidate
 from peer.validation.choice import most_held
 from peer.validation.committee import Committee
 from peer.validation.judge import Case, build, problem
-from peer.validation.records import Verify
 from peer.validation.rules import Rules, Timing
 from peer.validation.score import Losses, Question
 from peer.validation.ticket import DoubleTicket

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterable
 from peer import identity
 from peer.run.canonical import canonical
 from peer.run.manifest import Hash
-from peer.swarm.records import RecordBody
-from peer.validation.records import Base64, Signer, Ticket, Verify, decode, peer_of
-from peer.validation.rules import PROTOCOL
+from peer.swarm.bodies import RecordBody
+from peer.swarm.testimony import PROTOCOL, Base64, Signer, Ticket, Verify, decode, peer_of
 
 
 class DoubleTicket(RecordBody):

@@ -12,11 +12,11 @@ from peer import identity
 from peer.errors import MisbehavedError
 from peer.run.canonical import canonical
 from peer.run.manifest import Hash, PeerId
-from peer.swarm.records import RecordBody
+from peer.swarm.bodies import RecordBody
+from peer.swarm.testimony import CALLED, Assent, Commit, Count, Reveal, Ticket, Verify
 from peer.validation.committee import Committee, Ground, elect
 from peer.validation.ledger import Ledger, Peers
-from peer.validation.records import Assent, Commit, Count, Reveal, Ticket, Verify
-from peer.validation.rules import CALLED, MAX_ROSTER
+from peer.validation.rules import MAX_ROSTER
 from peer.validation.score import Decision, Question, Reason
 from peer.validation.ticket import DoubleTicket
 

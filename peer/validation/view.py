@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from peer import identity
+from peer.swarm.testimony import Assent, Commit, Good, Proposal, Reveal, Signed, Ticket, Verify
 from peer.validation import ticket as tickets
-from peer.validation.records import Assent, Commit, Good, Proposal, Reveal, Signed, Ticket, Verify
 from peer.validation.score import Question
 from peer.validation.ticket import DoubleTicket, double, lot
 from peer.validation.verdict import Judgement, Seat, Verdict

@@ -11,9 +11,9 @@ from hivemind.dht.node import DHTNode
 from hivemind.p2p import P2P
 
 from peer.identity import Identity
+from peer.swarm.bodies import PeerBody
 from peer.swarm.dht import EnvelopeValidator
 from peer.swarm.node import Node, NodeOptions
-from peer.swarm.records import PeerBody
 from peer.swarm.rpc import node_id_of
 
 RUN = "tiny-" + "0" * 32

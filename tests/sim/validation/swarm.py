@@ -5,6 +5,7 @@ import hashlib
 import random
 from collections import Counter
 
+from peer.swarm.testimony import Assent, Good, Proposal
 from peer.validation.actions import (
     Adopt,
     Candidate,
@@ -18,7 +19,6 @@ from peer.validation.actions import (
     SignVerdict,
 )
 from peer.validation.judge import Case
-from peer.validation.records import Assent, Good, Proposal
 from peer.validation.round import step
 from peer.validation.rules import Rules, Timing
 from peer.validation.score import Losses, draw_chunks, make_commit, make_reveal

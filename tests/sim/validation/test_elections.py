@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from peer.identity import peer_id_of
+from peer.swarm.testimony import Ticket, encode
 from peer.validation.committee import elect
 from peer.validation.ledger import Ledger, Outcome, advance
-from peer.validation.records import Ticket, encode
 from peer.validation.rules import Rules
 from peer.validation.score import Decision
 from peer.validation.ticket import first_entropy, lot, next_entropy, seed_of

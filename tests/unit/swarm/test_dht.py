@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from peer.clock import FakeClock
 from peer.errors import UnreachableError
 from peer.swarm import validator as validator_module
+from peer.swarm.bodies import ClaimBody
 from peer.swarm.dht import EnvelopeValidator, RecordStorage
-from peer.swarm.records import ClaimBody, Refusal, key_of, seal
+from peer.swarm.records import Refusal, key_of, seal
 from peer.swarm.validator import key_id_of, pack
 
 RUN = "tiny-" + "0" * 32

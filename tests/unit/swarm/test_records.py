@@ -7,17 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from peer.run.canonical import canonical
-from peer.swarm.records import (
-    KINDS,
-    MAX_RECORD_BYTES,
-    ClaimBody,
-    PeerBody,
-    RecordError,
-    Refusal,
-    key_of,
-    open_envelope,
-    seal,
-)
+from peer.swarm.bodies import ClaimBody, PeerBody
+from peer.swarm.kinds import KINDS, MAX_RECORD_BYTES
+from peer.swarm.records import RecordError, Refusal, key_of, open_envelope, seal
 
 NOW_S = 1.7e9
 RUN = "tiny-" + "0" * 32
@@ -30,6 +22,18 @@ PEER = {
     "client": False,
     "started_s": NOW_S - 5.0,
     "now_s": NOW_S,
+}
+SIGNED = {"seed": "aa" * 32, "public_key": "", "signature": ""}
+SHOWN = {"candidate": [1], "baseline": [1], "salt": "bb" * 32}
+BODIES = {
+    "peer": PEER,
+    "claim": {"shards": ""},
+    "ticket": SIGNED,
+    "commit": SIGNED | {"question": "bb" * 32, "digest": "cc" * 32},
+    "reveal": SIGNED | SHOWN,
+    "assent": SIGNED | {"judgement": "bb" * 32},
+    "proposal": {"seed": "aa" * 32, "judgement": "bb" * 32},
+    "good": {"round": 0, "verdict": "aa" * 32, "state_root": "bb" * 32, "generation": 0},
 }
 
 
@@ -203,7 +207,7 @@ def test_a_record_just_ended_is_no_offence(make):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_has_its_longest_life(forge, kind):
-    body = PEER if kind == "peer" else {"shards": ""}
+    body = BODIES[kind]
     longest_s = KINDS[kind].max_lifetime_s
     record = forge(body, kind=kind, key=f"{RUN}/{kind}", expires_s=NOW_S + longest_s)
     assert open_envelope(record, NOW_S).kind == kind

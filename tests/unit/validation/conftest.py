@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
+from peer.swarm.testimony import Assent
 from peer.validation.judge import Case, build
-from peer.validation.records import Assent
 from peer.validation.rules import Rules
 from peer.validation.score import Losses, Question, make_commit, make_reveal
 from peer.validation.ticket import make

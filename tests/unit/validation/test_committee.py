@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peer.swarm.testimony import Ticket, encode
 from peer.training.certificate import Base, Certificate, Entry, PartDigest, Vote
 from peer.validation.committee import (
     Committee,
@@ -17,7 +18,6 @@ from peer.validation.committee import (
     roster_of,
     size_of,
 )
-from peer.validation.records import Ticket, encode
 from peer.validation.ticket import first_entropy, in_order, lot, seed_of
 
 SEED = seed_of("tiny-1", 3, 15, first_entropy("tiny-1"))

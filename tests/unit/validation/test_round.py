@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from peer.swarm.testimony import Assent, Good, Proposal
 from peer.validation.actions import (
     Adopt,
     Candidate,
@@ -18,7 +19,6 @@ from peer.validation.actions import (
     SignVerdict,
 )
 from peer.validation.judge import build
-from peer.validation.records import Assent, Good, Proposal
 from peer.validation.round import step
 from peer.validation.rules import Timing
 from peer.validation.score import make_commit, make_reveal

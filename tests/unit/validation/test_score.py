@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.validation.rules import CHUNKS, MAX_POINTS
+from peer.swarm.testimony import MAX_POINTS
+from peer.validation.rules import CHUNKS
 from peer.validation.score import (
     Decision,
     Losses,

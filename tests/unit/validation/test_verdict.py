@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.errors import MisbehavedError
+from peer.swarm.testimony import Good, encode
 from peer.training.chain import Fork
 from peer.validation.choice import Branch, choose, most_held, prefer
 from peer.validation.judge import build, follow, problem, verdict_problem
-from peer.validation.records import Good, encode
 from peer.validation.score import Decision, Reason
 from peer.validation.ticket import DoubleTicket, lot
 from peer.validation.verdict import MAX_VERDICT_BYTES, Judgement, Tip, Verdict

@@ -6,14 +6,23 @@ import pytest
 from pydantic import ValidationError
 
 from peer.run.canonical import canonical
-from peer.swarm.records import MAX_RECORD_BYTES
-from peer.validation.records import KINDS, Assent, Good, Proposal, decode, encode
-from peer.validation.rules import CALLED, MAX_CHUNKS, MAX_POINTS
+from peer.swarm.kinds import KINDS, MAX_RECORD_BYTES
+from peer.swarm.testimony import (
+    CALLED,
+    MAX_CHUNKS,
+    MAX_POINTS,
+    Assent,
+    Good,
+    Proposal,
+    decode,
+    encode,
+)
 from peer.validation.score import Losses, Question, make_commit, make_reveal
 from peer.validation.ticket import make
 
 QUESTION = Question("aa" * 32, "bb" * 32, "cc" * 32)
 LONGEST = Losses((MAX_POINTS,) * MAX_CHUNKS, (MAX_POINTS,) * MAX_CHUNKS)
+SAID = ("ticket", "commit", "reveal", "assent", "proposal", "good")
 _ENVELOPE_BYTES = 1300
 """What a key, a signature, and the names of run and kind take at most."""
 
@@ -33,14 +42,14 @@ def records(identities):
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAID)
 def test_a_record_is_the_same_after_json_and_fits_into_an_envelope(records, kind):
     body = canonical(records[kind].model_dump(mode="json"))
     assert KINDS[kind].schema.model_validate_json(body) == records[kind]
     assert len(body) + _ENVELOPE_BYTES <= KINDS[kind].max_bytes <= MAX_RECORD_BYTES
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAID)
 def test_a_field_of_another_type_a_missing_and_an_unknown_one_are_refused(records, kind):
     body = json.loads(records[kind].model_dump_json())
     schema = KINDS[kind].schema

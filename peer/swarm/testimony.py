@@ -15,8 +15,15 @@ from pydantic import Field
 from peer import identity
 from peer.run.canonical import canonical
 from peer.run.manifest import Finite, Hash, Word
-from peer.swarm.records import Kind, RecordBody
-from peer.validation.rules import CALLED, MAX_CHUNKS, MAX_POINTS, PROTOCOL
+from peer.swarm.bodies import RecordBody
+
+PROTOCOL = 1
+"""Peers of different protocols draw different tickets."""
+CALLED = 12
+"""Seats and reserves of a committee of full size."""
+MAX_CHUNKS = 48
+MAX_POINTS = 10_000_000
+"""A loss of a thousand nats; anything beyond, and what is not finite, is written as this."""
 
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{0,1024}={0,2}$")]
 Brief = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -30,7 +37,6 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 """Whether the second is a signature of the first, a key, over the third; see `identity.verify`."""
 
 _ROLE = "validator"
-_DAY_S = 86_400.0
 
 
 class Signer(Protocol):
@@ -150,17 +156,6 @@ class Good(RecordBody):
     verdict: Hash
     state_root: Hash
     generation: Count
-
-
-KINDS = {
-    "ticket": Kind(Ticket, 900.0),
-    "commit": Kind(Commit, 3600.0),
-    "reveal": Kind(Reveal, 3600.0),
-    "assent": Kind(Assent, 3600.0),
-    "proposal": Kind(Proposal, _DAY_S),
-    "good": Kind(Good, 600.0),
-}
-"""For whoever opens envelopes: what is allowed of each kind."""
 
 
 def assent_statement(judgement: str) -> bytes:
