@@ -146,10 +146,20 @@ class EvaluationSection(Section):
 
 
 class ValidationSection(Section):
-    """How often checkpoints are judged, and by how many nats a good one may be worse."""
+    """How checkpoints are judged.
 
-    every_epochs: int = Field(default=100, ge=1, le=10**9)
+    Attributes:
+        every_epochs: Every so many epochs one is judged; 0 judges none.
+        margin: By how many nats a good one may be worse.
+        tolerance: By how many nats two honest scores of the same rows may differ: at least five
+            times what `benchmarks.validation_spread` measures on the model.
+        rows: Held-out rows that a committee scores; all of them where there are fewer.
+    """
+
+    every_epochs: int = Field(default=100, ge=0, le=10**9)
     margin: PositiveFloat = 0.05
+    tolerance: PositiveFloat = 0.0005
+    rows: int = Field(default=256, ge=32, le=100_000)
 
 
 class Manifest(Section):

@@ -74,6 +74,7 @@ def outer_step(
     square_sums: Sequence[float],
     optimizer: AdamW | SGD,
     schedule: ScheduleSection,
+    halved: int = 0,
 ) -> None:
     """Advance `state` by one epoch, in place.
 
@@ -83,9 +84,12 @@ def outer_step(
         square_sums: Its fp64 sums of squares by part, as agreed in the certificate.
         optimizer: The manifest's outer optimizer.
         schedule: The manifest's schedule.
+        halved: How often verdicts halve the learning rate.
     """
     clip = clip_factor(square_sums, optimizer.max_grad_norm)
     lr = optimizer.lr * learning_rate_factor(schedule, state.epoch + 1)
+    for _ in range(halved):
+        lr *= 0.5  # exact
     match optimizer:
         case AdamW():
             _adamw(state, average, clip, lr, optimizer)

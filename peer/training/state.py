@@ -214,6 +214,16 @@ def chunk_hashes(buffer: Slot) -> Iterator[str]:
         yield hashlib.sha256(data[start : start + CHUNK_BYTES]).hexdigest()
 
 
+def load_parameters(model: "torch.nn.Module", schema: Schema, parameters: Flat) -> None:
+    """Write `parameters`, fp32 [schema.elements], into `model`, on whatever device it is."""
+    import torch
+
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, values in schema.named(parameters).items():
+            own[name].copy_(torch.from_numpy(values))
+
+
 def initial_state_bytes(model: "torch.nn.Module") -> bytes:
     """Return the safetensors file that a manifest names as the initial state of `model`."""
     import safetensors.numpy

@@ -24,7 +24,7 @@ from peer.training.memory import is_out_of_memory, release
 from peer.training.outer import outer_step
 from peer.training.precision import FIRST_SCALE, Autocast
 from peer.training.round import Committed
-from peer.training.state import GlobalState
+from peer.training.state import GlobalState, load_parameters
 
 log = logging.getLogger(__name__)
 
@@ -171,14 +171,20 @@ class Trainer:
         """
         return next((made for made in self._made if committed.consumed(made.contribution_id)), None)
 
-    def commit(self, committed: Committed) -> None:
-        """Take a certified average into the global state and the model: the next epoch begins."""
+    def commit(self, committed: Committed, halved: int = 0) -> None:
+        """Take a certified average into the global state and the model: the next epoch begins.
+
+        Args:
+            committed: The average.
+            halved: How often verdicts halve the learning rate.
+        """
         outer_step(
             self.state,
             committed.average,
             committed.certificate.vote.square_sums,
             self._bench.manifest.optimizer,
             self._bench.manifest.schedule,
+            halved,
         )
         self._load_parameters()
         self._bench.autocast.update(finite=True)
@@ -316,10 +322,7 @@ class Trainer:
         self._unreported, self._reported_s = Tally(), now_s
 
     def _load_parameters(self) -> None:
-        parameters = dict(self._bench.model.named_parameters())
-        with torch.no_grad():
-            for name, values in self.state.schema.named(self.state.parameters).items():
-                parameters[name].copy_(torch.from_numpy(values))
+        load_parameters(self._bench.model, self.state.schema, self.state.parameters)
 
 
 def get_rng(device: torch.device) -> dict[str, npt.NDArray[np.uint8]]:

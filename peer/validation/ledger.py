@@ -65,8 +65,8 @@ class Ledger(RecordBody):
         entropy: What the next seed is made of.
         accepted: The last accepted checkpoints, newest last, at first the initial state.
         rejections: Verdicts against candidates that came from the last good one.
-        halvings: How often the outer learning rate is halved.
-        calm: Accepted candidates since the learning rate last changed.
+        halvings: How often the outer learning rate is halved where the generation begins.
+        began: The epoch at which it begins.
         standings: By peer id.
         drawn: Who may sit in the next round.
         drawn_after: Who may sit in the one after it.
@@ -79,7 +79,7 @@ class Ledger(RecordBody):
     accepted: Annotated[tuple[Mark, ...], Field(min_length=1, max_length=KEPT_ACCEPTED)]
     rejections: Count = 0
     halvings: Annotated[int, Field(ge=0, le=MAX_HALVINGS)] = 0
-    calm: Count = 0
+    began: Count = 0
     standings: Annotated[tuple[Standing, ...], Field(max_length=MAX_ROSTER)] = ()
     drawn: Peers = ()
     drawn_after: Peers = ()
@@ -101,10 +101,14 @@ class Ledger(RecordBody):
         """The best of the last accepted checkpoints, which the next candidate is judged by."""
         return min(self.accepted, key=lambda mark: (mark.score_points, -mark.epoch))
 
-    @property
-    def rate_factor(self) -> float:
-        """What the outer learning rate is multiplied by."""
-        return 0.5**self.halvings
+    def halved(self, epoch: int, rules: Rules) -> int:
+        """Return how often the outer learning rate is halved at an epoch of the generation.
+
+        A halving ends in time, or bad candidates could slow a run down for good. When is a matter
+        of the epoch alone, so that it is the same for all: peers learn of verdicts one by one.
+        """
+        ended = (epoch - self.began) // (KEPT_ACCEPTED * rules.every_epochs)
+        return max(0, self.halvings - ended)
 
     def seed(self, run_id: str, epoch: int) -> str:
         """Return the seed of the next round, for the candidate of an epoch."""
@@ -179,38 +183,32 @@ def advance(ledger: Ledger, outcome: Outcome, rules: Rules) -> Ledger:
         "standings": _standings(ledger, outcome),
         "drawn": ledger.drawn_after,
     }
-    after = ledger.model_copy(update=common | _consequence(ledger, outcome))
+    after = ledger.model_copy(update=common | _consequence(ledger, outcome, rules))
     # Drawn for the round after next: who may sit is settled before its seed is known.
     drawn = after.eligible(after.round + 2, rules)
     return after.model_copy(update={"drawn_after": drawn})
 
 
-def _consequence(ledger: Ledger, outcome: Outcome) -> dict[str, object]:
+def _consequence(ledger: Ledger, outcome: Outcome, rules: Rules) -> dict[str, object]:
     match outcome.decision:
         case Decision.INCONCLUSIVE:
             return {}
         case Decision.REJECT:
             again = ledger.rejections > 0
+            halved = ledger.halved(outcome.epoch, rules)
             return {
                 "epoch": ledger.last_good.epoch,
                 "generation": ledger.generation + 1,
                 "rejections": ledger.rejections + 1,
-                "halvings": min(MAX_HALVINGS, ledger.halvings + again),
-                "calm": 0,
+                "halvings": min(MAX_HALVINGS, halved + again),
+                "began": ledger.last_good.epoch,
             }
     mark = Mark(
         epoch=outcome.epoch,
         state_root=outcome.state_root,
         score_points=ledger.baseline.score_points + outcome.difference_points,
     )
-    # A halving is taken back in time, or bad candidates could slow a run down for good.
-    eased = ledger.halvings > 0 and ledger.calm + 1 >= KEPT_ACCEPTED
-    return {
-        "accepted": (*ledger.accepted, mark)[-KEPT_ACCEPTED:],
-        "rejections": 0,
-        "halvings": ledger.halvings - eased,
-        "calm": 0 if eased else ledger.calm + 1,
-    }
+    return {"accepted": (*ledger.accepted, mark)[-KEPT_ACCEPTED:], "rejections": 0}
 
 
 def _standings(ledger: Ledger, outcome: Outcome) -> tuple[Standing, ...]:

@@ -30,28 +30,34 @@ class Rules:
         every_epochs: Every so many epochs there is a candidate.
         tenure_epochs: In so many epochs a peer must have contributed before it may sit.
         margin_points: How much worse than the baseline is bad, in 1e-4 nats.
-        tolerance_points: How far two honest scores of one chunk may be apart, in 1e-4 nats: five
-            times the spread that is measured over thread counts and batch splits.
+        tolerance_points: How far two honest scores of one chunk may be apart, in 1e-4 nats.
+        rows: How many held-out rows are scored.
     """
 
     run_id: str
     every_epochs: int = 100
     tenure_epochs: int = 100
     margin_points: int = 500
-    tolerance_points: int = 20
+    tolerance_points: int = 5
+    rows: int = 256
 
     @classmethod
     def of(cls, run_id: str, section: ValidationSection) -> "Rules":
         """Return the rules of the run whose manifest has that section.
 
         Tenure is as long as the distance of candidates: shorter, and one group could make it up
-        between two verdicts; longer, and a young run has nobody to judge it.
+        between two verdicts; longer, and a young run has nobody to judge it. Only for a run that
+        judges checkpoints at all.
         """
+        assert section.every_epochs
         return cls(
             run_id=run_id,
             every_epochs=section.every_epochs,
             tenure_epochs=section.every_epochs,
             margin_points=round(section.margin * POINTS_A_NAT),
+            # Rounding alone puts scores that are all but the same a point apart.
+            tolerance_points=max(1, round(section.tolerance * POINTS_A_NAT)),
+            rows=section.rows,
         )
 
 
@@ -75,3 +81,16 @@ class Timing:
     settle_s: float = 4.0
     turn_s: float = 2.5
     verdict_s: float = 60.0
+
+    @classmethod
+    def paced(cls, look_s: float) -> "Timing":
+        """Return the times for a peer that looks every `look_s`; scoring takes what it takes."""
+        usual = cls()
+        return cls(
+            tickets_s=usual.tickets_s * look_s,
+            commit_s=usual.commit_s,
+            patience=usual.patience,
+            settle_s=usual.settle_s * look_s,
+            turn_s=usual.turn_s * look_s,
+            verdict_s=usual.verdict_s * look_s,
+        )

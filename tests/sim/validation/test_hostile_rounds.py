@@ -175,6 +175,6 @@ def test_a_run_of_verdicts_rejects_the_poison_and_proves_itself_to_a_newcomer(si
         tip = Tip(judgement.after, judgement.hash)
     assert follow(sim.RULES, start, row, verify) == tip
     assert tip.ledger.generation == 2
-    assert tip.ledger.rate_factor == 0.5
+    assert tip.ledger.halved(tip.ledger.epoch, sim.RULES) == 1
     assert tip.ledger.last_good.state_root == row[-1].judgement.candidate
     assert {v.judgement.ground.value for v in row} == {"genesis", "tenure"}

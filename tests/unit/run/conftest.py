@@ -90,7 +90,11 @@ def manifests():
             baselines=st.dictionaries(words, finite, max_size=2),
         ),
         validation=st.builds(
-            ValidationSection, every_epochs=st.integers(1, 10**9), margin=positive
+            ValidationSection,
+            every_epochs=st.integers(0, 10**9),
+            margin=positive,
+            tolerance=positive,
+            rows=st.integers(32, 100_000),
         ),
     )
 

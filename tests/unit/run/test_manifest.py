@@ -99,6 +99,7 @@ def test_an_unknown_field_is_named_with_a_suggestion(old, new, message):
         ("[batch]", "[schedule]\nfloor = {}\n[batch]", "schedule.floor"),
         ("[batch]", "[evaluation.baselines]\na = {}\n[batch]", "evaluation.baselines.a"),
         ("[batch]", "[validation]\nmargin = {}\n[batch]", "validation.margin"),
+        ("[batch]", "[validation]\ntolerance = {}\n[batch]", "validation.tolerance"),
     ],
 )
 def test_what_is_no_finite_number_is_refused(old, line, field, number):
@@ -133,6 +134,9 @@ def test_an_option_that_is_no_plain_value_is_refused(value):
         ('"tokenizer.json"', '".hidden"', "tokenizer.files"),
         (f'["Qm{"1" * 44}"]', "[]", "founders"),
         (f'["Qm{"1" * 44}"]', '["not a peer"]', "founders.0"),
+        ("[batch]", "[validation]\nevery_epochs = -1\n[batch]", "validation.every_epochs"),
+        ("[batch]", "[validation]\ntolerance = 0.0\n[batch]", "validation.tolerance"),
+        ("[batch]", "[validation]\nrows = 31\n[batch]", "validation.rows"),
         ("[batch]", '[schedule]\ndecay = "linear"\n[batch]', "schedule"),
         ("[batch]", "[schedule]\ntotal_epochs = 5\n[batch]", "schedule"),
         (
@@ -155,6 +159,11 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(old, new, field):
 def test_what_is_no_toml_is_refused_by_origin(text):
     with pytest.raises(ConfigurationError, match=r"^run\.toml is not valid TOML: "):
         parse_manifest(text, "run.toml")
+
+
+def test_a_run_may_judge_no_checkpoints():
+    text = with_line("[batch]", "[validation]\nevery_epochs = 0\n[batch]")
+    assert parse_manifest(text, "run.toml").validation.every_epochs == 0
 
 
 @given(st.text(max_size=200))

@@ -54,9 +54,28 @@ def standing(ledger, who):
 
 
 def test_rules_come_from_the_manifest():
-    rules = Rules.of("tiny-1", ValidationSection(every_epochs=7, margin=0.02))
-    assert (rules.run_id, rules.every_epochs, rules.tenure_epochs) == ("tiny-1", 7, 7)
-    assert rules.margin_points == 200
+    section = ValidationSection(every_epochs=7, margin=0.02, tolerance=0.003, rows=64)
+    assert Rules.of("tiny-1", section) == Rules(
+        run_id="tiny-1",
+        every_epochs=7,
+        tenure_epochs=7,
+        margin_points=200,
+        tolerance_points=30,
+        rows=64,
+    )
+
+
+def test_rules_begin_where_the_manifest_does():
+    assert Rules.of("tiny-1", ValidationSection()) == Rules(run_id="tiny-1")
+
+
+def test_a_tolerance_below_a_point_is_a_point():
+    assert Rules.of("tiny-1", ValidationSection(tolerance=1e-9)).tolerance_points == 1
+
+
+def test_a_run_that_judges_nothing_has_no_rules():
+    with pytest.raises(AssertionError):
+        Rules.of("tiny-1", ValidationSection(every_epochs=0))
 
 
 # ---- last good and baseline
@@ -117,20 +136,33 @@ def test_a_seed_is_new_after_each_verdict_and_for_each_candidate():
 # ---- the learning rate
 
 
+def halved(ledger):
+    return ledger.halved(ledger.epoch, RULES)
+
+
 def test_the_second_rejection_from_one_baseline_halves_the_rate():
-    assert after(START, REJECT).rate_factor == 1.0
-    assert after(START, REJECT, REJECT).rate_factor == 0.5
-    assert after(START, REJECT, INCONCLUSIVE, REJECT).rate_factor == 0.5
-    assert after(START, REJECT, REJECT, REJECT).rate_factor == 0.25
-    assert after(START, REJECT, ACCEPT, REJECT).rate_factor == 1.0
+    assert halved(after(START, REJECT)) == 0
+    assert halved(after(START, REJECT, REJECT)) == 1
+    assert halved(after(START, REJECT, INCONCLUSIVE, REJECT)) == 1
+    assert halved(after(START, REJECT, REJECT, REJECT)) == 2
+    assert halved(after(START, REJECT, ACCEPT, REJECT)) == 0
 
 
-def test_five_accepted_candidates_take_one_halving_back():
+def test_a_halving_ends_after_the_epochs_of_five_candidates_whatever_is_found():
     slow = after(START, REJECT, REJECT, REJECT)
-    assert after(slow, *[ACCEPT] * 4).rate_factor == 0.25
-    assert after(slow, *[ACCEPT] * 5).rate_factor == 0.5
-    assert after(slow, *[ACCEPT] * 10).rate_factor == 1.0
-    assert after(slow, *[ACCEPT] * 30).rate_factor == 1.0
+    stretch = 5 * RULES.every_epochs
+    assert [slow.halved(slow.epoch + e, RULES) for e in (0, stretch - 1)] == [2, 2]
+    assert [slow.halved(slow.epoch + e, RULES) for e in (stretch, 2 * stretch)] == [1, 0]
+    assert slow.halved(slow.epoch + 30 * stretch, RULES) == 0
+    later = after(slow, ACCEPT, INCONCLUSIVE)
+    assert later.halved(slow.epoch + stretch, RULES) == 1
+
+
+def test_what_is_left_of_a_halving_goes_on_after_a_rejection():
+    slow = after(START, REJECT, REJECT, REJECT, *[ACCEPT] * 6)
+    assert halved(slow) == 1
+    assert halved(after(slow, REJECT)) == 1
+    assert halved(after(slow, REJECT, REJECT)) == 2
 
 
 def test_the_rate_is_halved_a_bounded_number_of_times():
