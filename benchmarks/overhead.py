@@ -76,28 +76,31 @@ def _by_phase(runs: list[dict[str, Any]]) -> dict[str, float]:
 def lone_peer(epochs: int, threads: int) -> dict[str, Any]:
     """Return tokens per second of the real worker, and where an epoch's milliseconds go."""
     with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        home.prepare()
-        run = RunDirectory.open(demo_run_path()).import_into(home.runs_path)
-        begin = Begin(
-            home=folder,
-            run_id=run.run_id,
-            paused=None,
-            max_epochs=WARMUP_EPOCHS + epochs,
-            hold=False,
-            addresses=(),
-            micro_batch_divisor=1,
-            settings=Settings.model_validate(
-                {
-                    "compute": {"threads": threads, "micro_batch": MICRO_BATCH, "device": "cpu"},
-                    "checkpoint": {"interval_s": _INTERVAL_S},
-                    "evaluation": {"interval_s": _INTERVAL_S},
-                    "swarm": {"listen": ["/ip4/127.0.0.1/tcp/0"]},
-                }
-            ).model_dump(mode="json"),
-        )
+        begin = prepare(folder, RunDirectory.open(demo_run_path()), epochs, threads)
         stamped = [(time.perf_counter(), event) for event in worker_events(begin)]
     return _measure(stamped)
+
+
+def prepare(folder: str, run: RunDirectory, epochs: int, threads: int) -> Begin:
+    """Return what a worker has to be told to train `run` for the warm-up and `epochs` more."""
+    home = Home(Path(folder))
+    home.prepare()
+    settings = {
+        "compute": {"threads": threads, "micro_batch": MICRO_BATCH, "device": "cpu"},
+        "checkpoint": {"interval_s": _INTERVAL_S},
+        "evaluation": {"interval_s": _INTERVAL_S},
+        "swarm": {"listen": ["/ip4/127.0.0.1/tcp/0"]},
+    }
+    return Begin(
+        home=folder,
+        run_id=run.import_into(home.runs_path).run_id,
+        paused=None,
+        max_epochs=WARMUP_EPOCHS + epochs,
+        hold=False,
+        addresses=(),
+        micro_batch_divisor=1,
+        settings=Settings.model_validate(settings).model_dump(mode="json"),
+    )
 
 
 def _measure(stamped: list[tuple[float, Message]]) -> dict[str, Any]:

@@ -193,6 +193,60 @@ class BranchLeft(Message):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationMoved(Message):
+    """This peer is at another point of a validation round."""
+
+    phase: str
+    candidate_epoch: int | None
+    seat: str | None
+    """This peer's place among the called, in words."""
+    round: int
+    """Verdicts so far."""
+    generation: int
+    last_good_epoch: int
+    last_good_root: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerdictAdopted(Message):
+    """The run judged a checkpoint, and this peer holds to what was found."""
+
+    round: int
+    epoch: int
+    state_root: str
+    decision: str
+    reason: str
+    difference_nats: float
+    """By how much the candidate is worse than the baseline."""
+    signers: int
+    called: int
+    seat: str | None
+    """This peer's place among the called, in words."""
+    agreed: bool | None
+    """Whether its score was among those that agree; None if it gave none."""
+    struck: bool
+    """Whether it got a strike."""
+    small_swarm: bool
+    """Whether too few were eligible for a committee of full size."""
+    generation: int
+    last_good_epoch: int
+    last_good_root: str
+    unix_time_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolledBack(Message):
+    """This peer went over to the last good state, from where a new generation begins."""
+
+    reason: str
+    generation: int
+    epoch: int
+    lost_epochs: int
+    dropped_samples: int
+    dropped_tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RoundFailed(Message):
     """A round brought nothing; what it was about is said in `detail`."""
 

@@ -10,7 +10,7 @@ from peer.config.settings import CheckpointSettings
 class Reason(StrEnum):
     """Why a checkpoint stays; its value says it in words."""
 
-    NEWEST = "the newest one that loads"
+    NEEDED = "the newest one that loads, or needed by validation"
     LAST = "one of the last"
     ACCEPTED = "accepted by validators"
     MILESTONE = "the first of its stretch of epochs"
@@ -58,7 +58,8 @@ def decide(
     Args:
         candidates: The checkpoints, newest first.
         keep: The policy.
-        protected: Names that stay whatever the policy says: the newest one that loads.
+        protected: Names that stay whatever the policy says: the newest one that loads, those that
+            are being judged, and those that the next ones are judged by.
     """
     accepted = [one.name for one in candidates if one.accepted][: keep.accepted]
     last = [one.name for one in candidates[: keep.last]]
@@ -66,7 +67,7 @@ def decide(
 
     def reason(name: str) -> Reason | None:
         if name in protected:
-            return Reason.NEWEST
+            return Reason.NEEDED
         if name in last:
             return Reason.LAST
         if name in accepted:

@@ -52,6 +52,7 @@ class Offers:
         self._slots = slots
         self._staging = staging
         self._on_progress = on_progress
+        self._one_at_a_time = asyncio.Lock()
         self.asked = False
         """Whether somebody looked for a state since this was last set to False."""
 
@@ -78,15 +79,16 @@ class Offers:
         for root in order:
             wanted = Wanted(root, self._manifest_hash, self._schema, self._slots)
             try:
-                state = await fetch_snapshot(
-                    self._muster.transport,
-                    self._muster.run_id,
-                    wanted,
-                    donors[root],
-                    self._staging,
-                    self._on_progress,
-                    self._note_refusal,
-                )
+                async with self._one_at_a_time:
+                    state = await fetch_snapshot(
+                        self._muster.transport,
+                        self._muster.run_id,
+                        wanted,
+                        donors[root],
+                        self._staging,
+                        self._on_progress,
+                        self._note_refusal,
+                    )
             except PeerError as error:
                 log.warning("the state of epoch %d could not be fetched: %s", roots[root], error)
                 continue

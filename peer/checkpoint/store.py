@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,7 @@ class CheckpointStore:
         self._keep = keep if isinstance(keep, Keep) else Keep(last=keep)
         self._author = author
         self._heads: dict[str, Stored] = {}
+        self._protected: frozenset[str] = frozenset()
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{STAGING}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -172,6 +173,22 @@ class CheckpointStore:
             )
         return None
 
+    def load(self, state_root: str, schema: Schema, slots: dict[str, Slot]) -> Checkpoint | None:
+        """Return the checkpoint of a state, or None if there is no whole one; in any thread."""
+        found = next((stored for stored in self.roots() if stored.state_root == state_root), None)
+        if found is None:
+            return None
+        try:
+            with self._shelf.hold(name_of(found.epoch, state_root)) as path:
+                return read_files(path, self.manifest_hash, schema, slots)
+        except (LookupError, OSError, DamagedError) as error:
+            log.warning("the checkpoint of epoch %d cannot be read: %s", found.epoch, error)
+            return None
+
+    def protect(self, roots: Collection[str]) -> None:
+        """Keep the checkpoints of these states, and no longer those that were named before."""
+        self._protected = frozenset(roots)
+
     def roots(self) -> list[Stored]:
         """Return what checkpoints there are, newest epoch first; cheap enough to ask often.
 
@@ -210,10 +227,15 @@ class CheckpointStore:
         return stored if named else None
 
     def _drop_old(self) -> None:
-        candidates = [Candidate(n, epoch_of(n), self._accepted(n)) for n in self.names()]
-        for name, reason in decide(candidates, self._keep).items():
+        names = self.names()
+        candidates = [Candidate(n, epoch_of(n), self._accepted(n)) for n in names]
+        protected = {name for name in names if self._is_protected(name)}
+        for name, reason in decide(candidates, self._keep, protected).items():
             if reason is None:
                 self._shelf.drop(name, remember=True)
+
+    def _is_protected(self, name: str) -> bool:
+        return any(name_of(epoch_of(name), root) == name for root in self._protected)
 
     def _accepted(self, name: str) -> bool:
         with contextlib.suppress(OSError, ValueError):

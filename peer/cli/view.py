@@ -38,6 +38,8 @@ def lines(status: Status) -> list[tuple[str, str]]:
     if status["addresses"]:
         rows.append(("peers", _peers(status)))
         rows.append(("invite", status["invite"] or "none: nobody could dial this peer"))
+    if status["validation"] is not None:
+        rows.append(("validation", _validation(status)))
     if status["shards"]:
         rows.append(("data", _data(status)))
     rows.append(("checkpoint", _checkpoint(status["checkpoint"])))
@@ -124,6 +126,17 @@ def _rounds(rounds: Mapping[str, Any]) -> str:
         text += f", group of {rounds['group']}"
     if rounds["last_failure"]:
         text += f" (last: {rounds['last_failure']})"
+    return text
+
+
+def _validation(status: Status) -> str:
+    now, good = status["validation"], status["validation"]["last_good"]
+    text = str(now["doing"] or now["phase"])
+    text += f"; last good is epoch {good['epoch']:,}, {now['round']:,} verdicts"
+    if (verdict := now["last_verdict"]) is not None:
+        text += f" (last: {verdict['decision']} of epoch {verdict['epoch']:,}, {verdict['reason']})"
+    if status["rollbacks"]:
+        text += f"; {status['rollbacks']} rolled back: {status['last_rollback']}"
     return text
 
 

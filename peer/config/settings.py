@@ -155,6 +155,19 @@ class SwarmSettings(Section):
     call_timeout_s: float = Field(default=4.0, ge=0.1, le=600.0, allow_inf_nan=False)
 
 
+class ValidationSettings(Section):
+    """How this peer takes part in the judging of checkpoints.
+
+    Attributes:
+        take_seats: Whether it scores checkpoints when it is elected; it verifies verdicts anyway.
+        look_s: How often it looks for others' records while a checkpoint is judged. The deadlines
+            of a round grow with it, so it should be about the same at all peers.
+    """
+
+    take_seats: bool = True
+    look_s: float = Field(default=1.0, ge=0.05, le=60.0, allow_inf_nan=False)
+
+
 class LogSettings(Section):
     """How much the log tells."""
 
@@ -171,4 +184,5 @@ class Settings(Section):
     metrics: MetricsSettings = MetricsSettings()
     swarm: SwarmSettings = SwarmSettings()
     worker: WorkerSettings = WorkerSettings()
+    validation: ValidationSettings = ValidationSettings()
     log: LogSettings = LogSettings()

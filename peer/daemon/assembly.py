@@ -20,6 +20,7 @@ from peer.config.home import Home
 from peer.config.settings import Settings
 from peer.daemon.feed import Feed, open_feed
 from peer.daemon.loop import Parts, TrainingLoop
+from peer.daemon.validation import NoValidation, Validation
 from peer.data.index import parse_index
 from peer.events import (
     Begin,
@@ -35,6 +36,7 @@ from peer.identity import Identity
 from peer.run.directory import MANIFEST, RunDirectory
 from peer.tasks import registry
 from peer.tasks.task import Task
+from peer.training.evaluation import Evaluator
 from peer.training.memory import first_micro_batch, keep_freed_memory
 from peer.training.muster import Limits
 from peer.training.outer import initial_slots
@@ -142,16 +144,39 @@ def _assemble(
     journal = Journal(run.path / "journal.json", SystemClock())
     _report_loaded(begin, run, feed, trainer, store, checkpoint, emit)
     _report_repeated(journal, trainer, emit)
+    heldout = feed.heldout_rows()
+    rounds: Rounds = LoneRounds(identity, run.manifest.averaging.codec)
+    validation: Validation = NoValidation()
+    if network is not None:
+        from peer.daemon.swarm_assembly import Ground, meet_swarm
+
+        rounds, validation = meet_swarm(
+            Ground(
+                network=network,
+                run=run,
+                identity=identity,
+                schema=schema,
+                slots=initial_slots(run.manifest.optimizer, schema.elements),
+                store=store,
+                initial=lambda: _initial_state(run, schema),
+                evaluator=Evaluator(task, model_config, schema, device),
+                heldout=heldout,
+                settings=settings.validation,
+                joins=checkpoint is None,
+                emit=emit,
+            )
+        )
     parts = Parts(
         run_id=run.run_id,
         manifest_hash=run.manifest_hash,
         settings=settings,
         task=task,
         trainer=trainer,
-        rounds=_make_rounds(run, identity, network, schema, store, emit),
+        rounds=rounds,
+        validation=validation,
         store=store,
         journal=journal,
-        heldout=feed.heldout_rows(),
+        heldout=heldout,
         clock=SystemClock(),
         emit=emit,
     )
@@ -179,23 +204,6 @@ def _limits(run: RunDirectory, settings: Settings) -> Limits:
         max_weight=2 * target + run.manifest.task.sequence_length,
         target=target,
     )
-
-
-def _make_rounds(
-    run: RunDirectory,
-    identity: Identity,
-    network: "Network | None",
-    schema: Schema,
-    store: CheckpointStore,
-    emit: Emit,
-) -> Rounds:
-    codec = run.manifest.averaging.codec
-    if network is None:
-        return LoneRounds(identity, codec)
-    from peer.daemon.swarm_rounds import make_swarm_rounds
-
-    slots = initial_slots(run.manifest.optimizer, schema.elements)
-    return make_swarm_rounds(network, run, schema, slots, store, emit)
 
 
 def _prepare_torch(settings: Settings) -> torch.device:

@@ -26,8 +26,8 @@ def get_status(home: Home) -> dict[str, Any]:
 def get_commits(home: Home) -> list[dict[str, Any]]:
     """Return the last certificates that the daemon on `home` took in, oldest first.
 
-    Each is `{epoch, loss_terms}`: the epoch that it led to, and what every peer of the group
-    brought.
+    Each is `{epoch, generation, loss_terms}`: the epoch that it led to, in which generation, and
+    what every peer of the group brought.
 
     Raises:
         NotRunningError: There is none.

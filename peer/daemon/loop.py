@@ -17,6 +17,7 @@ from peer.config.settings import Settings
 from peer.daemon.orders import Orders
 from peer.daemon.pace import Pace
 from peer.daemon.saving import Saver
+from peer.daemon.validation import Validation
 from peer.errors import NetworkLostError
 from peer.events import (
     BranchLeft,
@@ -26,6 +27,7 @@ from peer.events import (
     Message,
     Phase,
     PhaseChanged,
+    RolledBack,
     RootComputed,
     RoundCommitted,
     RoundFailed,
@@ -35,7 +37,9 @@ from peer.training.certificate import Base, Certificate
 from peer.training.contribution import Contribution, Tally
 from peer.training.memory import is_out_of_memory
 from peer.training.round import Committed, Failed, Replaced, Rounds, Waiting
+from peer.training.state import GlobalState
 from peer.training.trainer import Trainer
+from peer.validation.course import Restart
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Parts:
     task: Task
     trainer: Trainer
     rounds: Rounds
+    validation: Validation
     store: CheckpointStore
     journal: Journal
     heldout: HeldOutRows
@@ -117,15 +122,23 @@ class TrainingLoop:
             raise
 
     def _run(self, orders: Orders, max_epochs: int | None, *, hold: bool) -> Finished:
-        reason = f"epoch {max_epochs}, the last one asked for, is complete"
         self._beside_result(self._root)
         self._parts.rounds.start()
+        while True:
+            reason = self._train(orders, max_epochs)
+            leaves = orders.leave_now is not None or orders.leave_after_epoch
+            if leaves or not hold or self._hold(orders, reason):
+                return self._leave(orders, reason)
+
+    def _train(self, orders: Orders, max_epochs: int | None) -> str:
+        """Train until there is a reason to leave, and return it."""
         while max_epochs is None or self._trainer.state.epoch < max_epochs:
             if orders.leave_now is not None:
-                reason = orders.leave_now
-                break
+                return orders.leave_now
             if orders.paused is not None:
                 self._sit_out(orders)
+                continue
+            if self._heed_verdicts(orders):
                 continue
             if self._parts.rounds.behind:
                 self._catch_up(orders, max_epochs)
@@ -138,28 +151,32 @@ class TrainingLoop:
             committed = self._average(orders)
             if orders.leave_after_epoch:
                 what = "the epoch is complete" if committed else "the last round failed"
-                reason = f"asked to finish, and {what}"
-                break
+                return f"asked to finish, and {what}"
             if committed:
                 self._save_if_due()
             else:
                 orders.wait(self._failure_pause_s())
-        else:
-            if hold:
-                self._hold(orders, reason)
-        return self._leave(orders, reason)
+        return f"epoch {max_epochs}, the last one asked for, is complete"
 
-    def _hold(self, orders: Orders, reason: str) -> None:
-        """Serve others what we have, for as long as nobody says to leave."""
+    def _hold(self, orders: Orders, reason: str) -> bool:
+        """Serve others what we have until somebody says to leave.
+
+        Returns:
+            False if there is more to train: what we held was judged to be bad.
+        """
         self._save_now()
         self._evaluate_if_due(orders)
         self._parts.rounds.rest(resting=True)
         while orders.leave_now is None and not orders.leave_after_epoch:
+            if self._heed_verdicts(orders):
+                self._parts.rounds.rest(resting=False)
+                return False
             if self._parts.rounds.behind:  # a fork in the last epoch
                 self._catch_up(orders)
             self._enter(Phase.HOLDING, f"{reason}; serving others")
             self._parts.rounds.gather(0, 0.0)
             orders.wait(_HEARTBEAT_S)
+        return True
 
     def _interrupted(self, orders: Orders) -> bool:
         """Note how far this peer is, and return whether to stop between two micro-batches."""
@@ -167,7 +184,11 @@ class TrainingLoop:
         self._parts.journal.record(Work(trainer.samples_total, trainer.tokens_total))
         weight = trainer.tally.weight
         rounds.gather(weight, self._pace.rate(weight, self._parts.clock.monotonic_s()))
-        return orders.interrupted() or rounds.behind
+        return self._distracted(orders) or rounds.behind
+
+    def _distracted(self, orders: Orders) -> bool:
+        """Return whether there is something better to do than to wait for others."""
+        return orders.interrupted() or self._parts.validation.restart is not None
 
     def _wanted(self) -> bool:
         return self._parts.rounds.wanted
@@ -179,7 +200,7 @@ class TrainingLoop:
         base = self._base()
         contribution = self._trainer.contribution(base.state_root)
         gathered_s = self._parts.clock.monotonic_s()
-        match self._parts.rounds.run(base, contribution, orders.interrupted):
+        match self._parts.rounds.run(base, contribution, lambda: self._distracted(orders)):
             case Failed() as failed:
                 self._note_failure(failed, contribution)
                 if not failed.keep:
@@ -192,11 +213,11 @@ class TrainingLoop:
     def _catch_up(self, orders: Orders, max_epochs: int | None = None) -> None:
         """Take in what others committed without us, up to `max_epochs`."""
         rounds, trainer = self._parts.rounds, self._trainer
-        while rounds.behind and not orders.interrupted():
+        while rounds.behind and not self._distracted(orders):
             if max_epochs is not None and trainer.state.epoch >= max_epochs:
                 return
             self._enter(Phase.JOINING, f"others are beyond epoch {trainer.state.epoch}")
-            match rounds.catch_up(self._base(), orders.interrupted):
+            match rounds.catch_up(self._base(), lambda: self._distracted(orders)):
                 case Committed() as committed:
                     self._commit(committed)
                 case Replaced() as replaced:
@@ -218,7 +239,9 @@ class TrainingLoop:
         self._wait_for_save()
         inside, done = trainer.inside(committed), trainer.tally
         kept = inside or Tally()
-        trainer.commit(committed)
+        trainer.commit(
+            committed, self._parts.validation.halved(self._generation, trainer.state.epoch)
+        )
         phases = dict(committed.seconds_by_phase)
         if phases:
             phases |= {"gather": gather_s, "outer_step": clock.monotonic_s() - averaged_s}
@@ -226,6 +249,8 @@ class TrainingLoop:
         self._certificate = committed.certificate.to_json()
         self._descent.advance(committed.certificate)
         self._start_root(committed.certificate)
+        if self._parts.validation.due(trainer.state.epoch):
+            self._start_save()
         entries = committed.certificate.vote.entries
         self._parts.emit(
             RoundCommitted(
@@ -241,14 +266,8 @@ class TrainingLoop:
 
     def _replace(self, replaced: Replaced) -> None:
         """Go over to the state that the run holds."""
-        self._wait_for_save()
         dropped = self._trainer.tally
-        self._trainer.replace(replaced.state)
-        self._certificate = replaced.led_by.to_json() if replaced.led_by else None
-        self._descent.restart(replaced.led_by)
-        self._saver.saved_epoch = self._evaluated_epoch = -1
-        self._parts.store.leave(replaced.state.epoch)
-        self._start_root(None)
+        self._go_on_from(replaced.state, replaced.led_by)
         self._parts.emit(
             BranchLeft(
                 reason=replaced.reason,
@@ -259,6 +278,50 @@ class TrainingLoop:
                 dropped_tokens=dropped.tokens,
             )
         )
+
+    def _heed_verdicts(self, orders: Orders) -> bool:
+        """Do what verdicts say; return whether one says to go on from another state."""
+        validation = self._parts.validation
+        for root, verdict in validation.accepted().items():
+            self._beside.submit(self._annotate_accepted, root, verdict)
+        where = validation.restart
+        if where is not None:
+            self._roll_back(where, orders)
+        return where is not None
+
+    def _roll_back(self, where: Restart, orders: Orders) -> None:
+        """Go on from the last good state, in its generation."""
+        self._enter(Phase.JOINING, where.reason)
+        state = self._parts.validation.find(where, orders.interrupted)
+        if state is None:
+            self._enter(Phase.JOINING, f"{where.reason}; waiting for a peer that offers that state")
+            orders.wait(_JOIN_PAUSE_S)
+            return
+        dropped, before = self._trainer.tally, self._trainer.state.epoch
+        self._generation = where.generation
+        self._parts.rounds.restart()
+        self._go_on_from(state, None)
+        self._parts.validation.restarted(where)
+        self._parts.emit(
+            RolledBack(
+                reason=where.reason,
+                generation=self._generation,
+                epoch=state.epoch,
+                lost_epochs=max(0, before - state.epoch),
+                dropped_samples=dropped.samples,
+                dropped_tokens=dropped.tokens,
+            )
+        )
+
+    def _go_on_from(self, state: GlobalState, led_by: Certificate | None) -> None:
+        """Take another state in place of ours; `led_by` is what led to it, if it is known."""
+        self._wait_for_save()
+        self._trainer.replace(state)
+        self._certificate = led_by.to_json() if led_by else None
+        self._descent.restart(led_by)
+        self._saver.saved_epoch = self._evaluated_epoch = -1
+        self._parts.store.leave(state.epoch)
+        self._start_root(None)
 
     def _note_failure(self, failed: Failed, contribution: Contribution) -> None:
         self._failures += 1
@@ -312,9 +375,16 @@ class TrainingLoop:
             code_version=__version__,
             heritage=self._descent.heritage(self._trainer.state.epoch),
         )
+        validation = self._parts.validation
+        needed = set(validation.needed())
+        if validation.due(checkpoint.state.epoch):
+            needed.add(checkpoint.state_root)
+        self._parts.store.protect(needed)
         self._saver.write(checkpoint)
 
     def _note_saved(self, checkpoint: Checkpoint) -> None:
+        if self._parts.validation.due(checkpoint.state.epoch):
+            self._parts.validation.candidate(checkpoint.state.epoch, checkpoint.state_root)
         self._descent.saved(Ancestor(checkpoint.state.epoch, checkpoint.state_root))
         # Only the last ones: others stay for the lineage, and nobody joins from there.
         last = self._parts.store.roots()[: self._parts.settings.checkpoint.keep]
@@ -370,6 +440,13 @@ class TrainingLoop:
             self._parts.store.annotate(root.result(_BESIDE_TIMEOUT_S), scores)
         except OSError as error:
             log.warning("the scores were not written beside the checkpoint: %s", error)
+
+    def _annotate_accepted(self, state_root: str, verdict: str) -> None:
+        """Write beside a checkpoint which verdict accepted it."""
+        try:
+            self._parts.store.annotate(state_root, accepted_by=verdict)
+        except OSError as error:
+            log.warning("the verdict was not written beside the checkpoint: %s", error)
 
     def _beat(self, orders: Orders) -> None:
         """Give a sign of life, at most once a second; do not keep orders waiting."""

@@ -31,6 +31,7 @@ from peer.identity import Identity
 from peer.run.directory import RunDirectory
 from peer.run.manifest import dump_manifest
 from peer.swarm.blobs import BlobServer
+from peer.swarm.dht import Dht
 from peer.swarm.download import fetch_blob
 from peer.swarm.manifests import fetch_run
 from peer.swarm.membership import Roster, load_known_peers
@@ -215,6 +216,11 @@ class Network:
             self._thread.join(_STOP_TIMEOUT_S)
 
     # ---- in the network's thread
+
+    @property
+    def dht(self) -> Dht:
+        """Where the run's records lie."""
+        return self._running.dht
 
     @property
     def _running(self) -> Node:

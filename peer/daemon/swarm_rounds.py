@@ -1,15 +1,11 @@
 """Rounds with the swarm, for the training loop: its questions go to the network's thread."""
 
-import logging
-from collections.abc import Callable, Mapping
-
 from peer.checkpoint.offers import Offers
 from peer.checkpoint.snapshot import SnapshotServer
-from peer.checkpoint.store import CheckpointStore
 from peer.daemon.network import Network
+from peer.daemon.validator import Validator
 from peer.errors import AbandonedError
-from peer.events import Message, Phase, PhaseChanged, RoundFailure
-from peer.run.directory import RunDirectory
+from peer.events import RoundFailure
 from peer.training.averages import AverageLog
 from peer.training.averaging import Averager
 from peer.training.catchup import CatchUp
@@ -17,11 +13,6 @@ from peer.training.certificate import Base, Certificate
 from peer.training.contribution import Contribution
 from peer.training.history import History
 from peer.training.round import Abandon, Committed, Failed, Step
-from peer.training.state import Schema, Slot
-
-log = logging.getLogger(__name__)
-
-_AVERAGES_IN_MEMORY_BYTES = 64 << 20
 
 
 class SwarmRounds:
@@ -35,6 +26,7 @@ class SwarmRounds:
         averages: Our certified averages.
         offers: Says what we give to those who join.
         server: Gives it.
+        validator: Takes part in the judging of checkpoints; None where nobody judges them.
     """
 
     def __init__(
@@ -46,6 +38,7 @@ class SwarmRounds:
         averages: AverageLog,
         offers: Offers,
         server: SnapshotServer,
+        validator: Validator | None,
     ) -> None:
         self._network = network
         self._averager = averager
@@ -54,6 +47,7 @@ class SwarmRounds:
         self._averages = averages
         self._offers = offers
         self._server = server
+        self._validator = validator
         self._behind = False
         self._place = (0, 0)
         self._looked: tuple[int, int] | None = None
@@ -62,6 +56,10 @@ class SwarmRounds:
         """Take part in the others' rounds, once it is known who is there."""
         self._network.wait(self._start())
         self._network.settle()
+        if self._validator is not None:
+            self._network.wait(self._validator.settle(self._place[0]))
+            for part in self._validator.parts():
+                self._network.begin(part)
         self._behind = self._catchup.doubtful
         self._network.begin(self._catchup.watch(self._note_behind))
         self.rest(resting=False)
@@ -71,6 +69,8 @@ class SwarmRounds:
         await self._catchup.start()
         await self._offers.start()
         await self._server.start()
+        if self._validator is not None:
+            await self._validator.verdicts.start()
 
     def stand(
         self, generation: int, epoch: int, root: str | None, led_by: Certificate | None
@@ -113,7 +113,15 @@ class SwarmRounds:
 
     def saved(self, oldest_epoch: int) -> None:
         """Note that states before `oldest_epoch` are given to nobody any more."""
+        if self._validator is not None:
+            # From there those who join replay.
+            oldest_epoch = min(oldest_epoch, self._validator.tip.ledger.last_good.epoch)
         self._averages.drop_before(oldest_epoch)
+
+    def restart(self) -> None:
+        """Forget the certificates so far: a new generation begins from a good state."""
+        self._averages.drop_all()
+        self._network.post(self._forget)
 
     def run(self, base: Base, contribution: Contribution, abandon: Abandon) -> Committed | Failed:
         """Try once to average `contribution` on top of `base`, within a deadline."""
@@ -144,42 +152,10 @@ class SwarmRounds:
             muster.tenured = self._history.tenured()
         muster.stand(generation, epoch, root)
 
+    def _forget(self) -> None:
+        self._history.replace([])
+        # Whom we worked with until now is no stranger.
+        self._network.muster.tenured = self._history.met()
+
     def _note_behind(self) -> None:
         self._behind = True
-
-
-def make_swarm_rounds(
-    network: Network,
-    run: RunDirectory,
-    schema: Schema,
-    slots: Mapping[str, Slot],
-    store: CheckpointStore,
-    emit: Callable[[Message], None],
-) -> SwarmRounds:
-    """Return the rounds of `run` over `network`, which has joined it.
-
-    Args:
-        network: Where the other peers are.
-        run: The run.
-        schema: The model's tensors.
-        slots: A fresh outer optimizer state.
-        store: Our checkpoints.
-        emit: Takes events.
-    """
-    muster, history = network.muster, History()
-    averages = AverageLog(run.path / "averages", _AVERAGES_IN_MEMORY_BYTES)
-    codec = run.manifest.averaging.codec
-    averager = Averager(muster, averages, schema.elements, codec, emit, upload=network.upload)
-
-    def progress(done: int, total: int) -> None:
-        reason = f"fetching the state of the run: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
-        emit(PhaseChanged(phase=Phase.JOINING, reason=reason))
-
-    staging = run.path / "joining"
-    offers = Offers(muster, store, run.manifest_hash, schema, slots, staging, progress)
-    catchup = CatchUp(muster, averager, history, offers.fetch, run.manifest.founders)
-    server = SnapshotServer(muster.transport, run.run_id, store, network.upload, averages)
-    for part in (averager, server):
-        network.count_refusals(part.refused)
-    network.on_stop(server.close)
-    return SwarmRounds(network, averager, catchup, history, averages, offers, server)

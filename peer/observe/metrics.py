@@ -31,14 +31,17 @@ from peer.events import (
     PeerMisbehaved,
     PeersSeen,
     Progress,
+    RolledBack,
     RoundCommitted,
     RoundFailed,
     ShardQuarantined,
+    VerdictAdopted,
     WorkRepeated,
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROUND_PHASES = ("gather", "matchmaking", "transfer", "reduce", "certify", "outer_step")
+DECISIONS = ("accept", "inconclusive", "reject")
 PART_REFUSALS = ("not finite", "wrong shape", "wrong weight")
 REQUEST_REFUSALS = ("busy", "damaged", "malformed", "slow", "unknown")
 
@@ -69,6 +72,7 @@ class Metrics:
         self._make_gauges()
         self._make_counters(failures, deaths)
         self._make_swarm(refusals)
+        self._make_validation()
         build = Info("ctpeer_build", "The code that runs.", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version()})
 
@@ -143,6 +147,29 @@ class Metrics:
         for state in ("known", "reachable"):
             self._peers.labels(state)
 
+    def _make_validation(self) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"ctpeer_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"ctpeer_{name}", text, registry=self.registry)
+
+        self._verdicts = counter("verdicts", "Verdicts on checkpoints by decision.", "decision")
+        self._seats = counter("validator_seats", "Times that this peer was called to judge.")
+        self._scores = counter("validator_scores", "Our scores by whether others agree.", "agreed")
+        self._strikes = counter("validator_strikes", "Verdicts that struck this peer.")
+        self._rollbacks = counter("rollbacks", "Times that we went back to the last good state.")
+        self._rolled = counter("rolled_back_epochs", "Epochs of ours that rollbacks undid.")
+        self._good_epoch = gauge("last_good_epoch", "The epoch of the last accepted checkpoint.")
+        self._good_age = gauge("last_good_age_seconds", "Since the last checkpoint was accepted.")
+        self._difference = gauge(
+            "verdict_difference_nats", "By how much the last candidate was worse than the baseline."
+        )
+        for decision in DECISIONS:
+            self._verdicts.labels(decision)
+        for agreed in ("yes", "no"):
+            self._scores.labels(agreed)
+
     def apply(self, event: Message) -> None:  # noqa: C901, PLR0912 one case an event
         """Count `event`."""
         match event:
@@ -170,6 +197,12 @@ class Metrics:
                 self._branches.inc()
                 self._lost.inc(event.lost_epochs)
                 self._dropped.inc(event.dropped_tokens)
+            case VerdictAdopted():
+                self._count_verdict(event)
+            case RolledBack():
+                self._rollbacks.inc()
+                self._rolled.inc(event.lost_epochs)
+                self._dropped.inc(event.dropped_tokens)
             case RoundFailed():
                 self._rounds.labels(event.reason).inc()
                 self._dropped.inc(event.dropped_tokens)
@@ -185,6 +218,14 @@ class Metrics:
                 self._evaluations.inc()
             case ShardQuarantined():
                 self._quarantined.inc()
+
+    def _count_verdict(self, event: VerdictAdopted) -> None:
+        self._verdicts.labels(event.decision).inc()
+        self._seats.inc(event.seat is not None)
+        if event.agreed is not None:
+            self._scores.labels("yes" if event.agreed else "no").inc()
+        self._strikes.inc(event.struck)
+        self._difference.set(event.difference_nats)
 
     def message_refused(self) -> None:
         """Count a line of the worker that made no sense."""
@@ -212,6 +253,11 @@ class Metrics:
             self._heldout.labels(status["heldout"]["name"]).set(status["heldout"]["value"])
         if status["checkpoint"] is not None:
             self._age.set(status["checkpoint"]["age_s"])
+        if status["validation"] is not None:
+            good = status["validation"]["last_good"]
+            self._good_epoch.set(good["epoch"])
+            if good["age_s"] is not None:
+                self._good_age.set(good["age_s"])
         for process in ("supervisor", "worker"):
             self._memory.labels(process).set(rss_bytes.get(process, 0))
         return generate_latest(self.registry)

@@ -20,12 +20,15 @@ from peer.events import (
     PeerMisbehaved,
     PeersSeen,
     Progress,
+    RolledBack,
     RootComputed,
     RoundCommitted,
     RoundFailed,
     ShardChoice,
     ShardQuarantined,
     ShardsChosen,
+    ValidationMoved,
+    VerdictAdopted,
     WorkRepeated,
 )
 
@@ -35,6 +38,8 @@ _LOSS_EPOCHS = 10
 _RATE_WINDOW_S = 30.0
 _SPARK_POINTS = 240
 _COMMITS_KEPT = 512
+_SEATED = {"scoring", "revealing", "signing"}
+"""Phases of a validation round in which those who are called have something to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Commit:
     """A certificate that this peer took in: the epoch that it led to, and who brought what."""
 
     epoch: int
+    generation: int
     loss_terms: dict[str, int]
 
 
@@ -76,6 +82,16 @@ class Snapshot:
     lost_epochs: int = 0
     lost_weight: int = 0
     last_branch_left: str | None = None
+    rollbacks: int = 0
+    last_rollback: str | None = None
+    validation: ValidationMoved | None = None
+    verdict: VerdictAdopted | None = None
+    accepted: VerdictAdopted | None = None
+    decisions: Counter[str] = dataclasses.field(default_factory=Counter)
+    seats_held: int = 0
+    seats_scored: int = 0
+    seats_agreed: int = 0
+    strikes: int = 0
     failed: Counter[str] = dataclasses.field(default_factory=Counter)
     last_failure: RoundFailed | None = None
     evaluated: Evaluated | None = None
@@ -103,6 +119,12 @@ class Snapshot:
                 self._commit(event)
             case BranchLeft():
                 self._leave_branch(event)
+            case RolledBack():
+                self._roll_back(event)
+            case ValidationMoved():
+                self.validation = event
+            case VerdictAdopted():
+                self._take_verdict(event)
             case PeersSeen():
                 self.peers = event
             case PeerMisbehaved():
@@ -161,7 +183,7 @@ class Snapshot:
         self.committed += 1
         self.epoch, self.generation = event.epoch, event.generation
         self.group = len(event.loss_terms)
-        self.commits.append(Commit(event.epoch, event.loss_terms))
+        self.commits.append(Commit(event.epoch, event.generation, event.loss_terms))
         self.contribution_samples = self.contribution_weight = 0
         self.dropped_tokens += event.dropped_tokens
         if event.loss is not None:
@@ -174,6 +196,23 @@ class Snapshot:
         self.lost_epochs += event.lost_epochs
         self.lost_weight += event.lost_weight
         self.last_branch_left = event.reason
+
+    def _roll_back(self, event: RolledBack) -> None:
+        self.epoch, self.generation = event.epoch, event.generation
+        self.contribution_samples = self.contribution_weight = 0
+        self.dropped_tokens += event.dropped_tokens
+        self.rollbacks += 1
+        self.last_rollback = event.reason
+
+    def _take_verdict(self, event: VerdictAdopted) -> None:
+        self.verdict = event
+        self.decisions[event.decision] += 1
+        if event.last_good_root == event.state_root:
+            self.accepted = event
+        self.seats_held += event.seat is not None
+        self.seats_scored += event.agreed is not None
+        self.seats_agreed += event.agreed is True
+        self.strikes += event.struck
 
     def _load(self, event: Loaded) -> None:
         self.loaded = event
@@ -267,6 +306,9 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "epochs_lost_in_branches": snapshot.lost_epochs,
         "last_branch_left": snapshot.last_branch_left,
         **_swarm(snapshot),
+        "validation": _validation(snapshot, around.unix_time_s),
+        "rollbacks": snapshot.rollbacks,
+        "last_rollback": snapshot.last_rollback,
         "rounds": {
             "committed": snapshot.committed,
             "failed": snapshot.failed.total(),
@@ -307,6 +349,39 @@ def _swarm(snapshot: Snapshot) -> dict[str, Any]:
         "peers_misbehaved": dict(snapshot.misbehaved),
         "parts_refused": snapshot.refused_parts,
     }
+
+
+def _validation(snapshot: Snapshot, unix_time_s: float) -> dict[str, Any] | None:
+    """Return where the judging of checkpoints stands; None where nothing is judged."""
+    now, verdict, accepted = snapshot.validation, snapshot.verdict, snapshot.accepted
+    if now is None:
+        return None
+    age_s = None if accepted is None else max(0.0, unix_time_s - accepted.unix_time_s)
+    return {
+        "phase": now.phase,
+        "candidate_epoch": now.candidate_epoch,
+        "seat": now.seat,
+        "doing": _doing(now),
+        "round": now.round,
+        "last_good": {
+            "epoch": now.last_good_epoch,
+            "state_root": now.last_good_root,
+            "age_s": age_s,
+        },
+        "last_verdict": dataclasses.asdict(verdict) if verdict else None,
+        "decisions": dict(snapshot.decisions),
+        "seats_held": snapshot.seats_held,
+        "seats_scored": snapshot.seats_scored,
+        "seats_agreed": snapshot.seats_agreed,
+        "strikes": snapshot.strikes,
+    }
+
+
+def _doing(now: ValidationMoved) -> str | None:
+    """Return what this peer does as a validator, in words; None if nothing."""
+    if now.seat is None or now.candidate_epoch is None or now.phase not in _SEATED:
+        return None
+    return f"{now.phase} epoch {now.candidate_epoch} as {now.seat}"
 
 
 def _heldout(snapshot: Snapshot) -> dict[str, Any]:

@@ -156,6 +156,13 @@ class AverageLog:
                 entry.condemned |= entry.epoch < epoch
             self._drop_condemned()
 
+    def drop_all(self) -> None:
+        """Drop every average, and forget the certificates."""
+        with self._lock:
+            self._certificates.clear()
+            for base_root in list(self._entries):
+                self._forget(base_root)
+
     @contextlib.contextmanager
     def pin(self, epoch: int) -> Iterator[None]:
         """Keep the averages that extend states from `epoch` on while the context lasts."""

@@ -138,6 +138,10 @@ class Rounds(Protocol):
         """Note that states before `oldest_epoch` are given to nobody any more."""
         ...
 
+    def restart(self) -> None:
+        """Forget the certificates so far: a new generation begins from a good state."""
+        ...
+
     def run(self, base: Base, contribution: Contribution, abandon: Abandon) -> Committed | Failed:
         """Try once to average `contribution` on top of `base`, within a deadline."""
         ...
@@ -174,6 +178,9 @@ class LoneRounds:
 
     def saved(self, oldest_epoch: int) -> None:
         """Nobody is given any."""
+
+    def restart(self) -> None:
+        """There is nothing to forget."""
 
     def run(self, base: Base, contribution: Contribution, abandon: Abandon) -> Committed | Failed:  # noqa: ARG002 nothing takes long
         """Certify this peer's own contribution as the average."""

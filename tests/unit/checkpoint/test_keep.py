@@ -71,7 +71,7 @@ def test_each_reason_is_given():
     assert decision == {
         "9": Reason.LAST,
         "8": Reason.LAST,
-        "7": Reason.NEWEST,
+        "7": Reason.NEEDED,
         "6": Reason.MILESTONE,
         "5": None,
         "4": Reason.ACCEPTED,

@@ -355,3 +355,34 @@ def test_a_checkpoint_that_is_being_dropped_cannot_be_held(store, make_checkpoin
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     store.save(make_checkpoint(4))
     assert tried == [make_checkpoint(1).name]
+
+
+def test_a_checkpoint_is_loaded_by_its_root(store, make_checkpoint, schema, slots, assert_same):
+    saved = [make_checkpoint(epoch) for epoch in (1, 2)]
+    for checkpoint in saved:
+        store.save(checkpoint)
+    assert_same(store.load(saved[0].state_root, schema, slots), saved[0])
+    assert store.load("ab" * 32, schema, slots) is None
+
+
+def test_a_damaged_checkpoint_is_not_loaded_by_its_root_and_stays(
+    store, tmp_path, make_checkpoint, schema, slots
+):
+    checkpoint = make_checkpoint(1)
+    store.save(checkpoint)
+    one_bit_flipped(tmp_path / "checkpoints" / checkpoint.name / "state.safetensors")
+    assert store.load(checkpoint.state_root, schema, slots) is None
+    assert store.names() == [checkpoint.name]
+
+
+def test_what_is_protected_stays_as_long_as_it_is(tmp_path, manifest_hash, make_checkpoint):
+    store = CheckpointStore(tmp_path, manifest_hash, keep=1)
+    first = make_checkpoint(1)
+    store.save(first)
+    store.protect([first.state_root])
+    store.save(make_checkpoint(2))
+    store.save(make_checkpoint(3))
+    assert [stored.epoch for stored in store.roots()] == [3, 1]
+    store.protect([])
+    store.save(make_checkpoint(4))
+    assert [stored.epoch for stored in store.roots()] == [4]

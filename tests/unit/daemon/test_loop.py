@@ -12,6 +12,7 @@ from peer.clock import FakeClock
 from peer.config.settings import Settings
 from peer.daemon.loop import Parts, TrainingLoop
 from peer.daemon.orders import Orders
+from peer.daemon.validation import NoValidation
 from peer.errors import NetworkLostError
 from peer.events import (
     BranchLeft,
@@ -24,6 +25,7 @@ from peer.events import (
     Phase,
     PhaseChanged,
     Resume,
+    RolledBack,
     RoundCommitted,
     RoundFailed,
     RoundFailure,
@@ -31,6 +33,8 @@ from peer.events import (
 )
 from peer.training.contribution import Contribution
 from peer.training.round import Failed, LoneRounds, Replaced
+from peer.validation.course import Restart
+from peer.validation.ledger import Ledger, Mark
 
 MANIFEST_HASH = "ab" * 32
 
@@ -65,8 +69,11 @@ class Store:
         self.heritages.append(checkpoint.heritage)
         return 1
 
-    def annotate(self, state_root, scores):
-        self.annotated.append((state_root, scores))
+    def annotate(self, state_root, scores=None, accepted_by=None):
+        self.annotated.append((state_root, scores or accepted_by))
+
+    def protect(self, roots):
+        self.protected = set(roots)
 
     def roots(self):
         return [Stored(epoch) for epoch in self.saved[:-3:-1]]
@@ -111,6 +118,9 @@ class ScriptedRounds(LoneRounds):
     def saved(self, oldest_epoch):
         self.told.append(("saved", oldest_epoch))
 
+    def restart(self):
+        self.told.append(("restart",))
+
     @property
     def wanted(self):
         return self._weight >= self.wanted_at
@@ -132,6 +142,50 @@ class ScriptedRounds(LoneRounds):
         return [call[1:] for call in self.told if call[0] == name]
 
 
+class ScriptedValidation(NoValidation):
+    """Validators that judge every second epoch, as the test says.
+
+    Attributes:
+        every: How far candidates are apart; 0 for none.
+        state: What is found of the state to go on from.
+        candidates: (epoch, root) of those that were named.
+        gone: Where the loop went.
+        verdicts: What `accepted` gives next.
+    """
+
+    def __init__(self):
+        self.every = 0
+        self.restart = None
+        self.state = None
+        self.candidates = []
+        self.gone = []
+        self.verdicts = {}
+        self.halvings = 0
+
+    def due(self, epoch):
+        return bool(self.every) and epoch % self.every == 0
+
+    def candidate(self, epoch, state_root):
+        self.candidates.append((epoch, state_root))
+
+    def accepted(self):
+        taken, self.verdicts = self.verdicts, {}
+        return taken
+
+    def needed(self):
+        return {"good"}
+
+    def halved(self, generation, epoch):
+        return self.halvings
+
+    def find(self, where, abandon):
+        return self.state
+
+    def restarted(self, where):
+        self.gone.append(where)
+        self.restart = None
+
+
 NOT_FINITE = Failed(RoundFailure.NOT_FINITE, "own contribution not finite", keep=False)
 NO_QUORUM = Failed(RoundFailure.NO_QUORUM, "1 of 2 members signed", keep=True)
 
@@ -146,6 +200,7 @@ class Bench:
     events: list
     rounds: ScriptedRounds
     trainer: object
+    validation: ScriptedValidation
 
 
 @pytest.fixture
@@ -163,6 +218,7 @@ def make_bench(make_trainer, make_task, heldout, identities, tmp_path):
         rounds.failures = list(failures)
         sections = {"checkpoint": {"interval_s": interval_s}, "evaluation": {"interval_s": 100.0}}
         trainer = make_trainer(task=task, events=events)
+        validation = ScriptedValidation()
         parts = Parts(
             run_id="tiny",
             manifest_hash=MANIFEST_HASH,
@@ -170,13 +226,14 @@ def make_bench(make_trainer, make_task, heldout, identities, tmp_path):
             task=task,
             trainer=trainer,
             rounds=rounds,
+            validation=validation,
             store=store,
             journal=Journal(tmp_path / "journal.json", clock),
             heldout=heldout(task),
             clock=clock,
             emit=emit,
         )
-        return Bench(TrainingLoop(parts, None), store, clock, events, rounds, trainer)
+        return Bench(TrainingLoop(parts, None), store, clock, events, rounds, trainer, validation)
 
     return make
 
@@ -594,6 +651,99 @@ def test_a_peer_that_holds_serves_until_it_is_told_to_leave(make_bench):
     assert results[0].epoch == 2
     assert bench.rounds.calls("rest") == [(True,)]
     assert any(event.phase is Phase.HOLDING for event in of(PhaseChanged, bench.events))
+
+
+# ---- validation
+
+
+def restart_at(epoch, generation):
+    mark = Mark(epoch=epoch, state_root="ab" * 32, score_points=0)
+    ledger = Ledger.genesis("tiny", "00" * 32)
+    ledger = ledger.model_copy(update={"generation": generation, "accepted": (mark,)})
+    return Restart(mark, ledger, f"verdict 7: reject; going on from epoch {epoch}")
+
+
+def test_each_candidate_is_written_named_and_kept(make_bench):
+    bench = make_bench(interval_s=1000.0)
+    bench.validation.every = 2
+    bench.loop.run(Orders(), 5)
+    assert [epoch for epoch, _ in bench.validation.candidates] == [2, 4]
+    assert bench.store.saved == [2, 4, 5]
+    assert bench.store.protected == {"good"}
+
+
+def test_a_rejected_branch_is_left_for_the_last_good_state_in_its_generation(
+    make_bench, make_trainer, run_epoch
+):
+    good = make_trainer()
+    for _ in range(2):
+        run_epoch(good)
+
+    def reject(event):
+        if isinstance(event, RoundCommitted) and event.epoch == 4 and event.generation == 0:
+            bench.validation.restart = restart_at(2, 1)
+
+    bench = make_bench(on_event=reject)
+    bench.validation.state = good.state
+    finished = bench.loop.run(Orders(), 5)
+    [back] = of(RolledBack, bench.events)
+    assert (back.epoch, back.generation, back.lost_epochs) == (2, 1, 2)
+    assert "verdict 7" in back.reason
+    committed = [(e.generation, e.epoch) for e in of(RoundCommitted, bench.events)]
+    assert committed == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 3), (1, 4), (1, 5)]
+    assert finished.epoch == 5
+    assert bench.store.left == [2]
+    assert bench.rounds.calls("restart") == [()]
+    assert ("stand", 1, 2, None, None) in bench.rounds.told
+    assert [where.generation for where in bench.validation.gone] == [1]
+
+
+def test_a_good_state_that_nobody_gives_yet_is_waited_for(make_bench, make_trainer):
+    bench, fresh = make_bench(), make_trainer()
+    bench.validation.restart = restart_at(0, 1)
+    tries = []
+
+    def find(where, abandon):
+        tries.append(where)
+        return fresh.state if len(tries) > 2 else None
+
+    bench.validation.find = find
+    bench.loop.run(Orders(), 1)
+    assert len(tries) == 3
+    assert any("waiting for a peer" in e.reason for e in of(PhaseChanged, bench.events))
+
+
+def test_a_peer_that_holds_trains_again_when_what_it_holds_is_rejected(make_bench, make_trainer):
+    bench, fresh = make_bench(), make_trainer()
+    orders, rests = Orders(), []
+    bench.validation.state = fresh.state
+
+    def noted(*, resting):
+        rests.append(resting)
+        if rests == [True]:
+            bench.validation.restart = restart_at(0, 1)
+        if len(rests) == 3:
+            orders.take(Finish())
+
+    bench.rounds.rest = noted
+    finished = bench.loop.run(orders, 2, hold=True)
+    assert rests == [True, False, True]
+    assert finished.epoch == 2
+    assert [e.generation for e in of(RoundCommitted, bench.events)] == [0, 0, 1, 1]
+
+
+def test_what_validators_accept_is_said_beside_the_checkpoint(make_bench):
+    bench = make_bench()
+    bench.validation.verdicts = {"cd" * 32: "ef" * 32}
+    bench.loop.run(Orders(), 1)
+    assert ("cd" * 32, "ef" * 32) in bench.store.annotated
+
+
+def test_a_halved_rate_reaches_the_outer_step(make_bench):
+    whole, half = make_bench(), make_bench()
+    half.validation.halvings = 1
+    roots = {bench.loop.run(Orders(), 1).state_root for bench in (whole, half)}
+    assert len(roots) == 2
 
 
 def test_nobody_is_to_wait_for_a_paused_peer(make_bench):

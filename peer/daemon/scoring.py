@@ -1,0 +1,80 @@
+"""Scoring a candidate and its baseline on the rows that a question draws, beside training."""
+
+import asyncio
+import logging
+import threading
+
+from peer.checkpoint.states import States
+from peer.errors import PeerError
+from peer.tasks.task import HeldOutRows
+from peer.training.evaluation import Evaluator
+from peer.validation.actions import Evaluate, Found
+from peer.validation.score import Losses, draw_chunks, to_points
+
+log = logging.getLogger(__name__)
+
+
+class _EndedError(Exception):
+    """Nobody waits for the score any more."""
+
+
+class Scorer:
+    """Answers the questions that committees are asked.
+
+    Args:
+        evaluator: Scores states.
+        rows: All held-out rows, the same at every peer.
+        wanted: How many of them are scored.
+        states: Finds the states.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, rows: HeldOutRows, wanted: int, states: States
+    ) -> None:
+        self._evaluator = evaluator
+        self._rows = rows
+        self._wanted = wanted
+        self._states = states
+        self._in_turn = threading.Lock()  # one that nobody waits for ends after its batch
+
+    async def score(self, asked: Evaluate) -> Found | None:
+        """Return what the question's states score; None if one of them cannot be had."""
+        baseline = asked.baseline
+        pair = []
+        for root, epoch in (
+            (asked.candidate.state_root, asked.candidate.epoch),
+            (baseline.state_root, baseline.epoch),
+        ):
+            try:
+                state = await self._states.find(root, epoch)
+            except PeerError as error:
+                log.warning("the state of epoch %d cannot be had: %s", epoch, error)
+                return None
+            if state is None:
+                log.warning("the state of epoch %d cannot be had: nobody gives it", epoch)
+                return None
+            pair.append(state.parameters)
+        ended = threading.Event()
+
+        def go_on() -> None:
+            if ended.is_set():
+                raise _EndedError
+
+        chunks = draw_chunks(asked.question, len(self._rows.rows), self._wanted)
+
+        def evaluate() -> Losses:
+            with self._in_turn:
+                try:
+                    losses = [
+                        self._evaluator.losses(parameters, self._rows, chunks, go_on)
+                        for parameters in pair
+                    ]
+                finally:
+                    self._evaluator.release()
+            candidate, worse_than = (tuple(map(to_points, each)) for each in losses)
+            return Losses(candidate, worse_than)
+
+        try:
+            return Found(asked.question, await asyncio.to_thread(evaluate))
+        finally:
+            ended.set()

@@ -1,0 +1,76 @@
+"""What the training loop knows of validation: candidates out, consequences in."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+from peer.training.state import GlobalState
+from peer.validation.course import Restart
+
+
+class Validation(Protocol):
+    """The judging of checkpoints, for whoever makes them."""
+
+    @property
+    def restart(self) -> Restart | None:
+        """Where to go on from instead, if a verdict says so."""
+        ...
+
+    def due(self, epoch: int) -> bool:
+        """Return whether the state of `epoch` is a candidate, which must be written."""
+        ...
+
+    def candidate(self, epoch: int, state_root: str) -> None:
+        """Note that the state of `epoch`, a candidate, is on the disk."""
+        ...
+
+    def accepted(self) -> Mapping[str, str]:
+        """Return the verdicts by the states that they accepted, since this was last asked."""
+        ...
+
+    def needed(self) -> Collection[str]:
+        """Return the states that must stay on the disk."""
+        ...
+
+    def halved(self, generation: int, epoch: int) -> int:
+        """Return how often the outer learning rate is halved in the step from `epoch` on."""
+        ...
+
+    def find(self, where: Restart, abandon: Callable[[], bool]) -> GlobalState | None:
+        """Return the state to go on from; None if it cannot be had now."""
+        ...
+
+    def restarted(self, where: Restart) -> None:
+        """Note that training goes on from there."""
+        ...
+
+
+class NoValidation:
+    """A run without validation, or a peer without a network."""
+
+    restart: Restart | None = None
+
+    def due(self, epoch: int) -> bool:  # noqa: ARG002
+        """No state is judged."""
+        return False
+
+    def candidate(self, epoch: int, state_root: str) -> None:
+        """Nobody judges it."""
+
+    def accepted(self) -> Mapping[str, str]:
+        """None is."""
+        return {}
+
+    def needed(self) -> Collection[str]:
+        """None is."""
+        return ()
+
+    def halved(self, generation: int, epoch: int) -> int:  # noqa: ARG002
+        """No verdict says so."""
+        return 0
+
+    def find(self, where: Restart, abandon: Callable[[], bool]) -> GlobalState | None:  # noqa: ARG002
+        """Nobody says where."""
+        return None
+
+    def restarted(self, where: Restart) -> None:
+        """Nobody waits for it."""

@@ -1,0 +1,484 @@
+"""This peer as a validator: it looks into the DHT, takes steps, and carries out what they ask for.
+
+All that is decided is decided in `peer.validation`, which is pure. Everything here runs in the
+network's event loop; the training loop knows it as `peer.daemon.validation` shows it.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from typing import Any
+
+from peer import __version__
+from peer.daemon.scoring import Scorer
+from peer.daemon.verdicts import Verdicts
+from peer.errors import MisbehavedError, PeerError
+from peer.events import Message, ValidationMoved, VerdictAdopted
+from peer.identity import Identity
+from peer.swarm.bodies import RecordBody
+from peer.swarm.dht import Dht
+from peer.swarm.kinds import KINDS
+from peer.swarm.records import Envelope
+from peer.swarm.testimony import Assent, Good, Proposal
+from peer.training.chain import Fork
+from peer.training.history import History
+from peer.training.muster import Muster
+from peer.training.transfer import offload
+from peer.validation.actions import (
+    Action,
+    Adopt,
+    Candidate,
+    Evaluate,
+    Fetch,
+    Found,
+    Propose,
+    PublishCommit,
+    PublishReveal,
+    PublishTicket,
+    SignVerdict,
+)
+from peer.validation.archive import Archive
+from peer.validation.choice import most_held
+from peer.validation.committee import attendance, members_of
+from peer.validation.course import Restart, continued, explain, prefer_chain, restart
+from peer.validation.round import step
+from peer.validation.rules import POINTS_A_NAT, Rules, Timing
+from peer.validation.score import make_commit, make_reveal
+from peer.validation.state import Phase, State, begin
+from peer.validation.ticket import make
+from peer.validation.verdict import Judgement, Tip, Verdict
+from peer.validation.view import Observed
+
+log = logging.getLogger(__name__)
+
+_WATCHED: Mapping[Phase, tuple[str, ...]] = {
+    Phase.WAIT_CANDIDATE: ("good",),
+    Phase.TICKETS: ("ticket", "good"),
+    Phase.COMMIT: ("ticket", "commit", "reveal", "good"),
+    Phase.REVEAL: ("commit", "reveal", "proposal", "good"),
+    Phase.VERDICT: ("reveal", "proposal", "assent", "good"),
+    Phase.LAPSED: ("proposal", "assent", "good"),
+    Phase.DONE: ("proposal", "assent", "good"),
+}
+"""What a peer looks at in each phase: every kind costs a search."""
+
+_RESTING = {Phase.WAIT_CANDIDATE, Phase.LAPSED, Phase.DONE}
+_REST_LOOKS = 5
+"""Between rounds so many looks become one."""
+_FETCHES = 3
+_VERDICT_ELEMENTS = 1 << 12
+"""Checking a verdict takes about as long as passing over so many numbers."""
+_BUSY_AFTER_S = 20.0
+"""So long after a verdict a better one of the same round may still come."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chambers:
+    """What a validator works with.
+
+    Attributes:
+        identity: Ours.
+        muster: Our standing and the others.
+        dht: Where records lie.
+        history: Our row of certificates.
+        rules: The run's.
+        look_s: How often to look while a round is under way.
+        willing: Whether this peer takes a seat.
+        archive: Verdicts on our disk.
+        genesis: The end of a chain without verdicts.
+        scorer: Scores states.
+        unix_time_s: The wall clock.
+        emit: Takes events.
+    """
+
+    identity: Identity
+    muster: Muster
+    dht: Dht
+    history: History
+    rules: Rules
+    look_s: float
+    willing: bool
+    archive: Archive
+    genesis: Tip
+    scorer: Scorer
+    unix_time_s: Callable[[], float]
+    emit: Callable[[Message], None]
+
+
+class Validator:
+    """Takes part in the judging of checkpoints.
+
+    Args:
+        chambers: What it works with.
+        joins: Whether this peer has no state of its own yet.
+    """
+
+    def __init__(self, chambers: Chambers, *, joins: bool) -> None:
+        self._with = chambers
+        self._joined = joins
+        self._timing = Timing.paced(chambers.look_s)
+        self._chain = chambers.archive.chain()
+        try:
+            tip = chambers.archive.tip(chambers.rules, chambers.genesis)
+        except MisbehavedError as error:
+            log.warning("the verdicts on this disk are not used: %s", error)
+            self._chain, tip = [], chambers.genesis
+        self._tip = tip
+        self._state = self._begin()
+        self.verdicts = Verdicts(chambers.muster, chambers.archive, self._proposed)
+        """Gives verdicts to whoever asks."""
+        self._candidate: Candidate | None = None
+        self._found: Found | None = None
+        self._fetched: list[Verdict] = []
+        self._evaluation: asyncio.Task[None] | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._said_s = self._adopted_s = float("-inf")
+        self._said: Good | None = None
+        self._shown: ValidationMoved | None = None
+        self.accepted: dict[str, str] = {}
+        """Verdicts by the states that they accepted; whoever takes them in removes them."""
+        self.restart: Restart | None = None
+        """Where the training loop has to go on from instead."""
+
+    @property
+    def tip(self) -> Tip:
+        """The end of the chain that we hold to."""
+        return self._tip
+
+    @property
+    def _stands_nowhere(self) -> bool:
+        """Whether this peer joins and has no state of the run yet but the initial one."""
+        muster = self._with.muster
+        return self._joined and muster.standing.epoch == 0 and not muster.abreast
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this peer joined a run that has verdicts, and has not worked in it yet."""
+        return self._joined and self._tip.ledger.round > 0 and not self._with.muster.abreast
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The states that are judged, or that others may be judged by."""
+        roots = {mark.state_root for mark in self._tip.ledger.accepted}
+        judged = (self._state.candidate, self._candidate)
+        return frozenset(roots.union(each.state_root for each in judged if each is not None))
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what has to go on for as long as we live."""
+        return [self._watch()]
+
+    async def settle(self, generation: int) -> None:
+        """Find out which verdict the others hold to, before training begins in `generation`."""
+        with contextlib.suppress(PeerError):
+            good = self._of_known(await self._with.dht.get(self._run_id, "good"))
+            await self._learn(good, ahead=0)
+        ledger = self._tip.ledger
+        # Whose verdicts are lost is told by the others where it belongs.
+        if self._stands_nowhere or ledger.generation > generation:
+            self.restart = restart(self._tip, generation, self._last, joins=self._stands_nowhere)
+        self._show()
+
+    def note_candidate(self, epoch: int, state_root: str) -> None:
+        """Take in that the state of an epoch is certified, and lies on our disk."""
+        every = self._with.rules.every_epochs
+        row = {c.vote.base.epoch: c for c in self._with.history.row()}
+        led_by = row.get(epoch - 1)
+        if led_by is None:
+            return
+        attended = [row[e] for e in range(epoch - every, epoch) if e in row]
+        self._candidate = Candidate(
+            epoch=epoch,
+            state_root=state_root,
+            members=members_of(led_by),
+            attendance=attendance(attended) if len(attended) == every else None,
+        )
+        self._woken.set()
+
+    def note_restarted(self, where: Restart) -> None:
+        """Take in that training goes on from `where`."""
+        self._candidate = None
+        if self.restart is where:
+            self.restart = None
+
+    @property
+    def _run_id(self) -> str:
+        return self._with.rules.run_id
+
+    @property
+    def _last(self) -> Judgement | None:
+        return self._chain[-1].judgement if self._chain else None
+
+    def _begin(self) -> State:
+        view = getattr(self, "_state", None)
+        return begin(
+            self._with.identity.peer_id,
+            self._with.rules,
+            self._timing,
+            self._tip,
+            willing=self._with.willing,
+            doubles=view.view.doubles if view is not None else None,
+        )
+
+    async def _watch(self) -> None:
+        looks = 0
+        while True:
+            looks += 1
+            now_s = asyncio.get_running_loop().time()
+            resting = self._state.phase in _RESTING and now_s - self._adopted_s > _BUSY_AFTER_S
+            if not resting or looks % _REST_LOOKS == 0 or self._woken.is_set():
+                self._woken.clear()
+                try:
+                    await self._look(now_s)
+                except PeerError as error:
+                    log.debug("no look at the validators: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._with.look_s):
+                    await self._woken.wait()
+
+    async def _look(self, now_s: float) -> None:
+        """Take one step."""
+        # On the way to another generation there is none.
+        here = self._with.muster.standing.generation == self._tip.ledger.generation
+        fresh = self._candidate if here else None
+        is_next = fresh is not None and fresh.epoch > self._tip.ledger.epoch
+        if self._state.phase is Phase.DONE and is_next:
+            self._state = self._begin()
+        seen = await self._observe()
+        self._fetched = []
+        self._state, actions = step(now_s, self._state, seen, fresh, self._found)
+        for action in actions:
+            await self._carry_out(action, now_s)
+        await self._say_where(now_s)
+        await self._learn(seen.good, ahead=1)
+        self._show()
+
+    def _of_known(self, records: Mapping[str, Envelope]) -> dict[str, Any]:
+        """Return what those said whom we know from verdicts or from work; else all of it.
+
+        Strangers, of whom there may be any number, move nobody who knows somebody.
+        """
+        known = {each.peer_id for each in self._tip.ledger.standings}
+        if not self._stands_nowhere:
+            known |= self._with.history.met()
+        known.discard(self._with.identity.peer_id)
+        return {p: each.body for p, each in records.items() if not known or p in known}
+
+    async def _observe(self) -> Observed:
+        found: dict[str, dict[str, Envelope]] = {}
+        for kind in _WATCHED[self._state.phase]:
+            found[kind] = await self._with.dht.get(self._run_id, kind)
+
+        def said(kind: str) -> Iterable[Any]:
+            return [envelope.body for envelope in found.get(kind, {}).values()]
+
+        return Observed(
+            tickets=said("ticket"),
+            commits=said("commit"),
+            reveals=said("reveal"),
+            assents=said("assent"),
+            proposals=self._of_known(found.get("proposal", {})),
+            good=self._of_known(found.get("good", {})),
+            verdicts=tuple(self._fetched),
+        )
+
+    # ---- actions
+
+    async def _carry_out(self, action: Action, now_s: float) -> None:
+        identity = self._with.identity
+        match action:
+            case PublishTicket(seed):
+                await self._put("ticket", make(identity, seed))
+            case Evaluate():
+                self._evaluate(action)
+            case PublishCommit(question, losses):
+                await self._put("commit", make_commit(identity, question, losses))
+            case PublishReveal(question, losses, witnessed):
+                environment = f"ctpeer {__version__}"
+                reveal = make_reveal(identity, question, losses, witnessed, environment)
+                await self._put("reveal", reveal)
+            case Propose(judgement):
+                body = Proposal(seed=judgement.seed, judgement=judgement.hash)
+                await self._put("proposal", body)
+            case Fetch(judgement=name, peers=donors):
+                self._fetch(name, donors)
+            case SignVerdict(judgement):
+                empty = Assent(
+                    seed=judgement.seed, judgement=judgement.hash, public_key="", signature=""
+                )
+                await self._put("assent", empty.signed_by(identity))
+            case Adopt(verdict):
+                self._adopted_s = now_s
+                self._adopt(verdict)
+
+    def _evaluate(self, asked: Evaluate) -> None:
+        if self._evaluation is not None:
+            self._evaluation.cancel()
+        self._evaluation = asyncio.create_task(self._score(asked))
+
+    async def _score(self, asked: Evaluate) -> None:
+        log.info("scoring epoch %d as %s", asked.candidate.epoch, asked.place)
+        try:
+            self._found = await self._with.scorer.score(asked)
+        except Exception:
+            log.exception("epoch %d could not be scored", asked.candidate.epoch)
+        self._woken.set()
+
+    def _fetch(self, name: str, donors: Collection[str]) -> None:
+        async def fetch() -> None:
+            for _ in range(_FETCHES):
+                verdict = await self.verdicts.fetch(name, donors)
+                if verdict is not None:
+                    self._fetched.append(verdict)
+                    self._woken.set()
+                    return
+                await asyncio.sleep(self._with.look_s)
+
+        task = asyncio.create_task(fetch())
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+    async def _put(self, kind: str, body: RecordBody) -> None:
+        try:
+            await self._with.dht.put(self._run_id, kind, body, KINDS[kind].max_lifetime_s)
+        except PeerError as error:
+            log.warning("our %s was not published: %s", kind, error)
+
+    def _proposed(self, name: str) -> Verdict | None:
+        seen = self._state.view.judgements.get(name)
+        if seen is None:
+            return None
+        return Verdict(judgement=seen.record, assents=self._state.view.signed(seen.record))
+
+    # ---- consequences
+
+    def _adopt(self, verdict: Verdict) -> None:
+        """Hold to a verdict that continues our chain, or takes the place of its last one."""
+        judgement = verdict.judgement
+        kept = [v for v in self._chain if v.judgement.round < judgement.round]
+        self._take_chain([*kept, verdict], Tip(judgement.after, judgement.hash))
+
+    def _take_chain(self, chain: list[Verdict], tip: Tip) -> None:
+        known = {verdict.judgement.hash for verdict in self._chain}
+        for verdict in (v for v in chain if v.judgement.hash not in known):
+            try:
+                self._with.archive.keep(verdict)
+            except OSError as error:
+                log.warning("a verdict cannot be written: %s", error)
+            self._report(verdict)
+        self._chain, self._tip = chain, tip
+        generation = self._with.muster.standing.generation
+        self.restart = restart(tip, generation, self._last, joins=self._stands_nowhere)
+
+    def _report(self, verdict: Verdict) -> None:
+        judgement, me = verdict.judgement, self._with.identity.peer_id
+        log.info("verdict %d: %s", judgement.round, explain(judgement))
+        good = judgement.after.last_good
+        if good.state_root == judgement.candidate:
+            self.accepted[good.state_root] = judgement.hash
+        revealed = any(s.reveal and s.ticket.peer_id == me for s in judgement.seats)
+        self._with.emit(
+            VerdictAdopted(
+                round=judgement.round,
+                epoch=judgement.epoch,
+                state_root=judgement.candidate,
+                decision=judgement.decision.value,
+                reason=judgement.reason.value,
+                difference_nats=judgement.difference_points / POINTS_A_NAT,
+                signers=len(verdict.assents),
+                called=len(judgement.called),
+                seat=judgement.committee.place(me),
+                agreed=me in judgement.cluster if revealed else None,
+                struck=me in judgement.struck,
+                small_swarm=judgement.committee.size.is_small,
+                generation=judgement.after.generation,
+                last_good_epoch=good.epoch,
+                last_good_root=good.state_root,
+                unix_time_s=self._with.unix_time_s(),
+            )
+        )
+
+    async def _say_where(self, now_s: float) -> None:
+        """Keep it known to which verdict we hold."""
+        ledger = self._tip.ledger
+        good = Good(
+            round=ledger.round,
+            verdict=self._tip.hash,
+            state_root=ledger.last_good.state_root,
+            generation=ledger.generation,
+        )
+        if good == self._said and now_s - self._said_s < KINDS["good"].max_lifetime_s / 4:
+            return
+        self._said, self._said_s = good, now_s
+        await self._put("good", good)
+
+    async def _learn(self, good: Mapping[str, Good], ahead: int) -> None:
+        """Go over to the chain that most of the others hold to, if it is another one.
+
+        Args:
+            good: What they say.
+            ahead: By how many verdicts they may be further without that: a round of its own brings
+                the next one.
+        """
+        me, tip = self._with.identity.peer_id, self._tip
+        others = {peer: said for peer, said in good.items() if peer != me}
+        name = most_held(others, ())
+        if name is None or name == tip.hash:
+            return
+        donors = [peer for peer, said in others.items() if said.verdict == name]
+        number = others[donors[0]].round
+        same_past = number <= tip.ledger.round
+        if number == 0 or (not same_past and number <= tip.ledger.round + ahead):
+            return
+        ours = {v.judgement.hash for v in self._chain} | {self._with.genesis.hash}
+        if name in ours:
+            return  # they are behind us
+        row, _ = await self.verdicts.walk(name, donors, ours)
+        if not row or row[-1].judgement.hash != name:
+            return
+        try:
+            await self._weigh(row, others)
+        except MisbehavedError as error:
+            for donor in donors:
+                self._with.muster.misbehaved(donor, str(error))
+
+    async def _weigh(self, row: list[Verdict], good: Mapping[str, Good]) -> None:
+        chambers, chain = self._with, self._chain
+        found = await offload(
+            _VERDICT_ELEMENTS * len(row),
+            lambda: continued(chambers.rules, chain, chambers.genesis, row, joins=not chain),
+        )
+        if found is None:
+            log.warning("others hold to a chain of verdicts that meets ours nowhere")
+            return
+        decision, reason = prefer_chain(chain, row, good, tuple(good))
+        if decision is Fork.STAY:
+            log.debug("we stay on our chain of verdicts: %s", reason)
+            return
+        common = row[0].judgement.previous
+        kept = list(chain)
+        while kept and kept[-1].judgement.hash != common:
+            kept.pop()
+        log.info("holding to verdict %d of the others: %s", found.ledger.round, reason)
+        self._take_chain([*kept, *row], found)
+        self._state = self._begin()
+
+    def _show(self) -> None:
+        """Tell the supervisor where the round is, when that changes."""
+        state, ledger = self._state, self._tip.ledger
+        committee, judged = state.committee, state.candidate
+        place = committee.place(self._with.identity.peer_id) if committee is not None else None
+        shown = ValidationMoved(
+            phase=state.phase.value if not state.reason else f"{state.phase.value}: {state.reason}",
+            candidate_epoch=judged.epoch if judged is not None else None,
+            seat=place,
+            round=ledger.round,
+            generation=ledger.generation,
+            last_good_epoch=ledger.last_good.epoch,
+            last_good_root=ledger.last_good.state_root,
+        )
+        if shown != self._shown:
+            self._shown = shown
+            self._with.emit(shown)

@@ -1,0 +1,111 @@
+"""What a chain of verdicts means for a peer: where it has to be, and which chain counts. Pure."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from peer.swarm.testimony import Good
+from peer.training.chain import Fork
+from peer.validation.choice import Branch, choose
+from peer.validation.judge import follow
+from peer.validation.ledger import Ledger, Mark
+from peer.validation.rules import POINTS_A_NAT, Rules
+from peer.validation.verdict import Judgement, Tip, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Restart:
+    """That a peer has to go on from a good state, in a generation.
+
+    Attributes:
+        mark: The state.
+        ledger: What it follows from.
+        reason: Why, in words.
+    """
+
+    mark: Mark
+    ledger: Ledger
+    reason: str
+
+    @property
+    def generation(self) -> int:
+        """The generation to go on in."""
+        return self.ledger.generation
+
+
+def restart(tip: Tip, generation: int, last: Judgement | None, *, joins: bool) -> Restart | None:
+    """Return where a peer has to go, or None if it may stay.
+
+    Args:
+        tip: The end of the chain that it holds to.
+        generation: Where it is.
+        last: The judgement at the end of the chain, if there is one.
+        joins: Whether it has no state of its own yet.
+    """
+    ledger, good = tip.ledger, tip.ledger.last_good
+    if ledger.generation != generation:
+        why = f"the run is in generation {ledger.generation}"
+        if last is not None and last.after.generation > generation:
+            why = f"verdict {last.round}: {explain(last)}"
+        return Restart(good, ledger, f"{why}; going on from epoch {good.epoch}")
+    if joins and good.epoch > 0:
+        return Restart(good, ledger, f"joining at epoch {good.epoch}, the last good one")
+    return None
+
+
+def explain(judgement: Judgement) -> str:
+    """Return what was found, in words."""
+    nats, error = judgement.difference_points, judgement.error_points
+    numbers = f"{nats / POINTS_A_NAT:+.4f} nats, standard error {error / POINTS_A_NAT:.4f}"
+    return f"{judgement.decision} of epoch {judgement.epoch}: {judgement.reason} ({numbers})"
+
+
+def continued(
+    rules: Rules, chain: Sequence[Verdict], genesis: Tip, row: Sequence[Verdict], *, joins: bool
+) -> Tip | None:
+    """Return the tip of a chain that others hold to, fully checked; None if it meets ours nowhere.
+
+    Args:
+        rules: The run's.
+        chain: Our own, oldest first.
+        genesis: The end of a chain without verdicts.
+        row: Verdicts that others gave, oldest first, at least one.
+        joins: Whether we may take their first one on trust, for we know none.
+
+    Raises:
+        MisbehavedError: One of them does not follow from the one before it.
+    """
+    known = {v.judgement.hash: Tip(v.judgement.after, v.judgement.hash) for v in chain}
+    base = {genesis.hash: genesis, **known}.get(row[0].judgement.previous)
+    if base is not None:
+        return follow(rules, base, row)
+    first = row[0].judgement
+    if not joins or len(row[0].signers()) < first.committee.size.quorum:
+        return None
+    return follow(rules, Tip(first.after, first.hash), row[1:])
+
+
+def prefer_chain(
+    chain: Sequence[Verdict],
+    row: Sequence[Verdict],
+    good: Mapping[str, Good],
+    eligible: Collection[str],
+) -> tuple[Fork, str]:
+    """Return whether to leave our chain for one that parted from it.
+
+    Args:
+        chain: Our own, oldest first.
+        row: What the others have since the common verdict.
+        good: What peers say that they hold to.
+        eligible: Who counts.
+    """
+    common = row[0].judgement.previous
+    at = next((i for i, v in enumerate(chain) if v.judgement.previous == common), len(chain))
+    ours = chain[at:]
+    if not ours:
+        return Fork.SWITCH, "it continues ours"
+
+    def holders(branch: Sequence[Verdict]) -> dict[str, int]:
+        names = {v.judgement.hash for v in branch}
+        return {peer: said.round for peer, said in good.items() if said.verdict in names}
+
+    return choose(Branch.of(ours, holders(ours)), Branch.of(row, holders(row)), eligible)

@@ -1,0 +1,330 @@
+"""Whole validators in memory: real records, real verdicts, on a fake clock; scores are made up."""
+
+import asyncio
+import types
+
+import pytest
+
+from peer.daemon.validator import Chambers, Validator
+from peer.events import VerdictAdopted
+from peer.swarm.membership import Roster
+from peer.training.muster import Limits, Muster
+from peer.validation.actions import Found
+from peer.validation.archive import Archive
+from peer.validation.rules import Rules
+from peer.validation.score import Losses
+from peer.validation.verdict import Tip
+
+EVERY = 5
+RULES = Rules(run_id="sim-" + "0" * 32, every_epochs=EVERY, tenure_epochs=EVERY)
+INITIAL = "00" * 32
+CHUNKS = 8
+BAD = 5_000
+DELAY_S = 0.3
+
+
+def root(epoch, generation=0):
+    return f"{generation:032x}{epoch:032x}"
+
+
+class Records:
+    """A DHT in memory: what somebody put is there for the others a moment later."""
+
+    def __init__(self):
+        self.held = {}
+
+    def of(self, peer_id):
+        return types.SimpleNamespace(
+            put=lambda run, kind, body, life: self._put(peer_id, kind, body),
+            get=lambda run, kind: self._get(peer_id, kind),
+        )
+
+    async def _put(self, peer_id, kind, body):
+        at_s = asyncio.get_running_loop().time()
+        self.held[kind, peer_id] = (at_s, body)
+        return True
+
+    async def _get(self, asking, kind):
+        now_s = asyncio.get_running_loop().time()
+        return {
+            peer: types.SimpleNamespace(body=body)
+            for (k, peer), (at_s, body) in self.held.items()
+            if k == kind and (peer == asking or now_s - at_s >= DELAY_S)
+        }
+
+
+class SimValidator:
+    """A peer's validator, and what its training loop would do."""
+
+    def __init__(self, court, number, folder, *, joins=False, **options):
+        self.court, self.identity = court, court.identities[number]
+        self.peer_id = self.identity.peer_id
+        self.events, self.rows = [], {}
+        transport = court.swarm.transport(self.peer_id)
+        limits = Limits(max_weight=10, target=10)
+        clock = types.SimpleNamespace(
+            now_s=lambda: 1.7e9, monotonic_s=lambda: asyncio.get_running_loop().time()
+        )
+        self.muster = Muster(
+            self.identity,
+            transport,
+            RULES.run_id,
+            Roster(self.peer_id),
+            limits,
+            clock,
+            self.events.append,
+        )
+        self.history = types.SimpleNamespace(
+            row=lambda: list(self.rows.values()), met=lambda: set(court.members)
+        )
+        self.worse = lambda question: court.worse.get(question.candidate, 0)
+        chambers = Chambers(
+            identity=self.identity,
+            muster=self.muster,
+            dht=court.records.of(self.peer_id),
+            history=self.history,
+            rules=RULES,
+            look_s=1.0,
+            willing=options.get("willing", True),
+            archive=Archive(folder / str(number)),
+            genesis=court.genesis,
+            scorer=self,
+            unix_time_s=lambda: 1.7e9,
+            emit=self.events.append,
+        )
+        self.validator = Validator(chambers, joins=joins)
+        self.tasks = []
+
+    async def score(self, asked):
+        await asyncio.sleep(2.0)
+        base = tuple(30_000 + i for i in range(CHUNKS))
+        worse = self.worse(asked.question)
+        return Found(asked.question, Losses(tuple(b + worse for b in base), base))
+
+    async def start(self, generation=0):
+        self.muster.stand(generation, 1, root(1))
+        await self.validator.verdicts.start()
+        await self.validator.settle(generation)
+        self.tasks = [asyncio.ensure_future(part) for part in self.validator.parts()]
+
+    def kill(self):
+        self.court.swarm.kill(self.peer_id)
+        for task in self.tasks:
+            task.cancel()
+
+    def reach(self, epoch, generation=0):
+        """Have trained up to `epoch` with all members, and name it as a candidate."""
+        for each in range(epoch - EVERY, epoch):
+            base = types.SimpleNamespace(epoch=each)
+            vote = types.SimpleNamespace(base=base, group=sorted(self.court.members), parts=())
+            self.rows[each] = types.SimpleNamespace(vote=vote)
+        self.muster.stand(generation, epoch, root(epoch, generation))
+        self.validator.note_candidate(epoch, root(epoch, generation))
+
+    def follow_restart(self):
+        """Go where the verdicts say, as the training loop does."""
+        where = self.validator.restart
+        self.rows.clear()
+        self.muster.stand(where.generation, where.mark.epoch, where.mark.state_root)
+        self.validator.note_restarted(where)
+        return where
+
+    @property
+    def verdicts(self):
+        return [event for event in self.events if isinstance(event, VerdictAdopted)]
+
+
+class Court:
+    """All validators of a run."""
+
+    def __init__(self, sim, identities, folder):
+        self.swarm = sim.memory.MemorySwarm()
+        self.identities = identities
+        self.folder = folder
+        self.records = Records()
+        self.genesis = Tip.genesis(RULES.run_id, INITIAL)
+        self.worse = {}
+        self.members = set()
+        self.peers = {}
+
+    async def open(self, *numbers, **options):
+        self.members |= {self.identities[n].peer_id for n in numbers}
+        for number in numbers:
+            self.peers[number] = SimValidator(self, number, self.folder, **options)
+            await self.peers[number].start()
+
+    def kill(self, number):
+        self.peers.pop(number).kill()
+
+    async def judge(self, epoch, worse=0, generation=0):
+        """Have everybody reach a candidate, and wait until all hold to one verdict on it."""
+        self.worse[root(epoch, generation)] = worse
+        for peer in self.peers.values():
+            peer.reach(epoch, generation)
+        await self.agree(lambda tip: any(m.epoch == epoch for m in tip.ledger.accepted) or worse)
+
+    async def agree(self, condition, within_s=150.0):
+        began_s = asyncio.get_running_loop().time()
+        before = {n: len(peer.verdicts) for n, peer in self.peers.items()}
+        while True:
+            tips = {peer.validator.tip for peer in self.peers.values()}
+            new = all(len(p.verdicts) > before[n] for n, p in self.peers.items())
+            if len(tips) == 1 and new and all(map(condition, tips)):
+                return
+            for peer in self.peers.values():
+                for task in peer.tasks:
+                    if task.done():
+                        task.result()
+            assert asyncio.get_running_loop().time() - began_s < within_s, tips
+            await asyncio.sleep(0.2)
+
+
+@pytest.fixture
+def make_court(sim, sim_identities, tmp_path):
+    return lambda: Court(sim, sim_identities, tmp_path)
+
+
+def test_a_good_candidate_is_accepted_by_all(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        for peer in court.peers.values():
+            assert peer.validator.restart is None
+            assert peer.validator.accepted == {root(5): peer.validator.tip.hash}
+            assert root(5) in peer.validator.needed
+            assert [v.decision for v in peer.verdicts] == ["accept"]
+            assert peer.verdicts[0].agreed
+
+    sim.run(scene())
+
+
+def test_a_bad_candidate_sends_all_to_the_last_good_one_and_the_next_is_judged(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        await court.judge(10, worse=BAD)
+        for peer in court.peers.values():
+            where = peer.follow_restart()
+            assert (where.generation, where.mark.epoch) == (1, 5)
+            assert "reject of epoch 10" in where.reason
+        await court.judge(10, generation=1)
+        tip = court.peers[0].validator.tip
+        assert (tip.ledger.round, tip.ledger.last_good.state_root) == (3, root(10, 1))
+
+    sim.run(scene())
+
+
+def test_a_candidate_of_the_generation_that_is_left_is_not_judged(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5, worse=BAD)
+        for peer in court.peers.values():
+            peer.reach(10)  # it trained on before it heard of the verdict
+        await asyncio.sleep(60.0)
+        assert {p.validator.tip.ledger.round for p in court.peers.values()} == {1}
+        for peer in court.peers.values():
+            assert peer.follow_restart().mark.epoch == 0
+        await court.judge(5, generation=1)
+
+    sim.run(scene())
+
+
+def test_a_seat_that_dies_costs_no_verdict(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        for peer in court.peers.values():
+            peer.reach(10)
+        await asyncio.sleep(3.0)
+        court.kill(3)
+        await court.agree(lambda tip: tip.ledger.round == 2)
+
+    sim.run(scene())
+
+
+def test_whoever_was_away_finds_the_new_generation_by_itself(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        court.kill(3)
+        for epoch in (10, 15):
+            await court.judge(epoch)
+        await court.judge(20, worse=BAD)
+        await asyncio.sleep(1.0)
+        court.peers[3] = SimValidator(court, 3, court.folder)
+        await court.peers[3].start()
+        where = court.peers[3].follow_restart()
+        assert (where.generation, where.mark.epoch) == (1, 15)
+        assert court.peers[3].validator.tip == court.peers[0].validator.tip
+
+    sim.run(scene())
+
+
+def test_whoever_joins_begins_at_the_last_good_state_and_nowhere_else(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        await court.judge(10, worse=BAD)
+        await asyncio.sleep(1.0)
+        joiner = SimValidator(court, 4, court.folder, joins=True)
+        joiner.muster.stand(0, 0, INITIAL)
+        await joiner.validator.verdicts.start()
+        await joiner.validator.settle(0)
+        where = joiner.validator.restart
+        assert (where.generation, where.mark.state_root) == (1, root(5))
+        assert joiner.validator.is_new
+        joiner.follow_restart()
+        assert joiner.validator.is_new
+        joiner.muster.abreast = True
+        assert not joiner.validator.is_new
+
+    sim.run(scene())
+
+
+def test_a_chain_on_the_disk_is_gone_on_with(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        tip = court.peers[2].validator.tip
+        court.kill(2)
+        back = SimValidator(court, 2, court.folder)
+        assert back.validator.tip == tip
+        court.peers[2] = back
+        await back.start()
+        await court.judge(10)
+
+    sim.run(scene())
+
+
+def test_a_peer_that_takes_no_seat_follows_the_verdicts(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2)
+        await court.open(3, willing=False)
+        await court.judge(5)
+        assert court.peers[3].verdicts[0].agreed is None
+
+    sim.run(scene())
+
+
+def test_strangers_move_nobody(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1)
+        forged = make_court()
+        forged.records, forged.swarm = court.records, court.swarm
+        forged.folder = court.folder / "strangers"
+        await forged.open(2, 3, 4, 5)
+        await forged.judge(5)
+        await asyncio.sleep(30.0)
+        for number in (0, 1):
+            assert court.peers[number].validator.tip == court.genesis
+
+    sim.run(scene())
