@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from peer.sandbox.member import Member
     from peer.sandbox.plan import Plan
 
+SCENARIOS = ("poisoned-candidate", "lying-validators", "killed-seats")
+_PEERS, _MAX_EPOCHS = 4, 20
+_SCENARIO_PEERS, _SCENARIO_MAX_EPOCHS, _SCENARIO_EVERY = 8, 40, 5
 _FOUNDER_FLAG = "--kill-founder"
 _PREFIX = "ctpeer-sandbox-"
 _LONGEST_FOLDER = 70
@@ -43,13 +46,11 @@ class SandboxCommand(click.Command):
 
 
 @click.command(cls=SandboxCommand)
-@click.option("--peers", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--peers", type=click.IntRange(1, 64), help="4 if not given, and 8 with a scenario.")
 @click.option(
     "--max-epochs",
     type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="All leave when all hold this epoch.",
+    help="All leave when all hold this epoch; 20 if not given, and 40 with a scenario.",
 )
 @click.option(
     "--kill", multiple=True, metavar="PEER@EPOCH", help="SIGKILL all of a peer's processes there."
@@ -72,6 +73,19 @@ class SandboxCommand(click.Command):
 @click.option(
     "--home", metavar="DIR", help="Keep the peers' homes, as DIR/0, DIR/1 ...; else nothing stays."
 )
+@click.option(
+    "--validate-every",
+    type=click.IntRange(min=0),
+    metavar="EPOCHS",
+    help="Judge the checkpoint of each so many epochs, whatever the run says; 0 judges none. 5 if "
+    "a scenario is given and this is not.",
+)
+@click.option(
+    "--scenario",
+    type=click.Choice(SCENARIOS),
+    help="Have the judging go wrong: most of the group flips its contributions, validators lie, or "
+    "are killed in their seats; and check that the swarm comes through.",
+)
 @click.option("--run", metavar="MANIFEST", help="What to train; the demo if not given.")
 @click.option(
     "--timeout",
@@ -82,13 +96,15 @@ class SandboxCommand(click.Command):
 @json_option
 def sandbox(  # noqa: PLR0913 one parameter an option
     *,
-    peers: int,
-    max_epochs: int,
+    peers: int | None,
+    max_epochs: int | None,
     kill: tuple[str, ...],
     kill_founder: int | None,
     join_at: tuple[int, ...],
     freeze: tuple[str, ...],
     home: str | None,
+    validate_every: int | None,
+    scenario: str | None,
     run: str | None,
     timeout: float | None,
     as_json: bool,
@@ -107,15 +123,71 @@ def sandbox(  # noqa: PLR0913 one parameter an option
 
     founder = [] if kill_founder is None else [Fault(Kind.KILL, FOUNDER, kill_founder)]
     hurts = [*map(parse_kill, kill), *founder, *map(parse_freeze, freeze)]
-    plan = make_plan(peers, max_epochs, hurts=hurts, join_at=join_at, timeout_s=timeout)
     manifest = Path(run) if run is not None else demo_run_path()
+    if scenario is not None:
+        plan = _staged(scenario, peers, max_epochs, validate_every, timeout, hurts or join_at)
+        validate_every = plan.validate_every
+    else:
+        plan = make_plan(
+            peers or _PEERS,
+            max_epochs or _MAX_EPOCHS,
+            hurts=hurts,
+            join_at=join_at,
+            timeout_s=timeout,
+            validate_every=_distance(manifest) if validate_every is None else validate_every,
+        )
     with _interrupts() as interrupts, _scratch() as scratch, _view(plan) as (say, show):
         folder = Path(home).expanduser().absolute() if home is not None else scratch
         temporary = scratch / "tmp"
         temporary.mkdir()
+        if validate_every is not None:
+            manifest = _judged_every(manifest, validate_every, scratch)
         outcome = Sandbox(plan, folder, temporary, manifest, interrupts, say, show).run()
     click.echo(json.dumps(outcome.report, indent=2) if as_json else summary(outcome.report))
     click.get_current_context().exit(0 if outcome.ok else 1)
+
+
+def _staged(
+    scenario: str,
+    peers: int | None,
+    max_epochs: int | None,
+    every: int | None,
+    timeout_s: float | None,
+    other_faults: Sequence[object],
+) -> "Plan":
+    from peer.errors import UsageError
+    from peer.sandbox.plan import make_plan
+    from peer.sandbox.scenario import ScenarioName, make_scenario
+
+    if other_faults:
+        raise UsageError("a scenario has its own faults; leave out the others")
+    peers, max_epochs = peers or _SCENARIO_PEERS, max_epochs or _SCENARIO_MAX_EPOCHS
+    every = _SCENARIO_EVERY if every is None else every
+    staged = make_scenario(ScenarioName(scenario), peers, max_epochs, every)
+    return make_plan(peers, max_epochs, timeout_s=timeout_s, validate_every=every, scenario=staged)
+
+
+def _distance(manifest: Path) -> int:
+    """Return how far the run's candidates are apart; what is wrong with a run its founder says."""
+    from peer.errors import ConfigurationError
+    from peer.run.directory import RunDirectory
+
+    try:
+        return RunDirectory.open(manifest).manifest.validation.every_epochs
+    except ConfigurationError:
+        return 0
+
+
+def _judged_every(manifest: Path, epochs: int, scratch: Path) -> Path:
+    """Return the run of `manifest` with another distance of candidates, founded anew."""
+    from peer.founding.vary import vary
+    from peer.identity import Identity
+    from peer.run.directory import RunDirectory
+
+    run = RunDirectory.open(manifest)
+    validation = run.manifest.validation.model_copy(update={"every_epochs": epochs})
+    founder = Identity.load_or_create(scratch / "founder.key")
+    return vary(run, scratch / "run", founder, validation=validation).path
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -129,12 +201,24 @@ def summary(report: Mapping[str, Any]) -> str:
             f"peer {peer['index']}: {'live' if peer['alive'] else 'gone'}, "
             f"epoch {peer['epoch']}, root {root}, held-out {heldout}, {share}"
         )
+    for verdict in report["verdicts"]:
+        after_s = verdict["seconds_after_candidate"]
+        after = "" if after_s is None else f" {after_s:.1f} s later"
+        lines.append(
+            f"verdict on epoch {verdict['epoch']}{after}: {verdict['decision']}, "
+            f"{verdict['difference_nats']:+.4f} nats, signed by {len(verdict['signers'])}"
+        )
+    if report["rollbacks"]:
+        lines.append(f"rollbacks: {report['rollbacks']}, to generation {report['generation']}")
     for event in report["events"]:
         following = event["next_commit_s"]
         after = (
             "no commit followed" if following is None else f"next commit {following:.1f} s later"
         )
         lines.append(f"{event['kind']} of peer {event['peer']} at epoch {event['epoch']}: {after}")
+    if report["scenario"] is not None:
+        told = (f"{name} {value}" for name, value in report["scenario"].items() if name != "name")
+        lines.append(f"scenario {report['scenario']['name']}: {', '.join(told)}")
     failed = sum(report["failed_rounds"].values())
     lines.append(f"{failed} rounds failed, {report['lost_epochs']} epochs lost")
     lines += [f"problem: {problem}" for problem in report["problems"]]

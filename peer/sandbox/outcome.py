@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from peer.sandbox.chronicle import Chronicle, Commits, Injected
-from peer.sandbox.plan import Kind
+from peer.sandbox.chronicle import Chronicle, Commit, Commits, Injected
+from peer.sandbox.plan import Kind, Plan
+from peer.sandbox.review import review
+from peer.sandbox.rulings import Row, Ruling, most_held, superseded, tip_of
 
 SCHEMA_VERSION = 1
 SHARE = Fraction(95, 100)
@@ -27,6 +29,7 @@ class Final:
         status: Its last status; None if it never had one.
         peer_id: Its id, if it ever said.
         commits: What it committed, as it says.
+        row: The verdicts that it held to.
     """
 
     index: int
@@ -34,6 +37,7 @@ class Final:
     status: Mapping[str, Any] | None
     peer_id: str | None
     commits: Commits
+    row: Row = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,25 +52,28 @@ class Outcome:
         return bool(self.report["ok"])
 
 
-def merge_commits(finals: Iterable[Final]) -> dict[int, dict[str, int]]:
+def merge_commits(finals: Iterable[Final]) -> dict[int, Commit]:
     """Return the commit of each epoch as most live peers have it, by epoch.
 
-    Of as many the one that the lowest index has; what no live peer knows is taken from the others.
+    The newest generation's counts. Of as many the one that the lowest index has; what no live peer
+    knows is taken from the others.
     """
     ordered = sorted(finals, key=lambda final: final.index)
     merged = {}
     for epoch in sorted({epoch for final in ordered for epoch in final.commits}):
         having = [final for final in ordered if epoch in final.commits]
         voters = [final for final in having if final.alive] or having
-        votes = Counter(_spell(final.commits[epoch]) for final in voters)
-        merged[epoch] = json.loads(votes.most_common(1)[0][0])
+        newest = max(final.commits[epoch].generation for final in voters)
+        commits = [final.commits[epoch] for final in voters]
+        votes = Counter(_spell(c.loss_terms) for c in commits if c.generation == newest)
+        merged[epoch] = Commit(newest, json.loads(votes.most_common(1)[0][0]))
     return merged
 
 
 def conclude(
     finals: Sequence[Final],
     chronicle: Chronicle,
-    max_epochs: int,
+    plan: Plan,
     duration_s: float,
     problems: Sequence[str],
 ) -> Outcome:
@@ -75,16 +82,22 @@ def conclude(
     Args:
         finals: The peers, by index.
         chronicle: What happened.
-        max_epochs: Where all should have ended.
+        plan: What was to happen.
         duration_s: How long it took.
         problems: What went wrong on the way, in sentences.
     """
     commits = merge_commits(finals)
     peers = [_peer(final, chronicle, commits) for final in finals]
     ids = {final.index: final.peer_id for final in finals}
+    rows = {final.index: final.row for final in finals if final.alive}
+    told, wrong = None, list[str]()
+    if plan.scenario is not None:
+        told, wrong = review(plan.scenario, most_held(rows), chronicle, ids, list(rows))
     problems = [
         *problems,
-        *_wrong_ends(finals, max_epochs),
+        *wrong,
+        *_wrong_ends(finals, plan.max_epochs),
+        *_different_verdicts(rows),
         *_unknown_epochs(chronicle, commits),
         *_absences(peers),
     ]
@@ -102,18 +115,62 @@ def conclude(
             "lost_epochs": sum(s["epochs_lost_in_branches"] for s in statuses),
             "events": [_event(one, chronicle, ids, commits) for one in chronicle.injected],
             "commits": [
-                {"epoch": epoch, "group": sorted(terms), "loss_terms": terms}
-                for epoch, terms in commits.items()
+                {
+                    "epoch": epoch,
+                    "generation": commit.generation,
+                    "group": sorted(commit.loss_terms),
+                    "loss_terms": commit.loss_terms,
+                }
+                for epoch, commit in commits.items()
             ],
+            **_judged(most_held(rows), chronicle, plan.validate_every),
+            "scenario": told,
         }
     )
+
+
+def _judged(row: Row, chronicle: Chronicle, every: int) -> dict[str, Any]:
+    """Return what the verdicts came to; those of an earlier start of the homes are among them."""
+    last = row[-1] if row else None
+    good = None if last is None else {"epoch": last.last_good_epoch, "root": last.last_good_root}
+    return {
+        "verdicts": [_verdict(ruling, chronicle) for ruling in row],
+        "generation": last.generation if last is not None else 0,
+        "rollbacks": sum(ruling.rejected for ruling in row),
+        "superseded": superseded(row, every, chronicle.first_epoch) if every else [],
+        "last_good": good,
+    }
+
+
+def _verdict(ruling: Ruling, chronicle: Chronicle) -> dict[str, Any]:
+    after_s = chronicle.verdict_s(ruling.round, ruling.candidates_generation, ruling.epoch)
+    return {
+        "round": ruling.round,
+        "epoch": ruling.epoch,
+        "candidate": ruling.candidate,
+        "decision": ruling.decision,
+        "reason": ruling.reason,
+        "difference_nats": ruling.difference_nats,
+        "generation": ruling.generation,
+        "signers": list(ruling.signers),
+        "called": list(ruling.called),
+        "struck": list(ruling.struck),
+        "hash": ruling.hash,
+        "small_swarm": ruling.small_swarm,
+        "quorum": ruling.quorum,
+        "seconds_after_candidate": _rounded(after_s),
+    }
 
 
 def _peer(final: Final, chronicle: Chronicle, commits: Commits) -> dict[str, Any]:
     status = final.status or {}
     # The root is made beside the next epoch's work: one of an earlier epoch would mislead.
     fresh = status.get("state_root_epoch") == status.get("epoch")
-    expected = [epoch for epoch in commits if chronicle.expected(final.index, epoch)]
+    expected = [
+        commit
+        for epoch, commit in commits.items()
+        if chronicle.expected(final.index, epoch, commit.generation)
+    ]
     return {
         "index": final.index,
         "peer_id": final.peer_id,
@@ -125,7 +182,7 @@ def _peer(final: Final, chronicle: Chronicle, commits: Commits) -> dict[str, Any
         "rounds": status.get("rounds"),
         "restarts": status.get("restarts_by_reason"),
         "commits_expected": len(expected),
-        "commits_contributed": sum(commits[e].get(final.peer_id or "", 0) > 0 for e in expected),
+        "commits_contributed": sum(c.loss_terms.get(final.peer_id or "", 0) > 0 for c in expected),
     }
 
 
@@ -154,6 +211,17 @@ def _wrong_ends(finals: Sequence[Final], max_epochs: int) -> list[str]:
     return problems
 
 
+def _different_verdicts(rows: Mapping[int, Row]) -> list[str]:
+    """Return whether the live peers hold to different verdicts."""
+    if len({tip_of(row) for row in rows.values()}) <= 1:
+        return []
+    each = ", ".join(
+        f"peer {index} holds to {f'{row[-1].round} {tip_of(row)[:_ROOT_CHARS]}' if row else 'none'}"
+        for index, row in rows.items()
+    )
+    return [f"the newest verdicts differ: {each}"]
+
+
 def _unknown_epochs(chronicle: Chronicle, commits: Commits) -> list[str]:
     reached = range(chronicle.first_epoch + 1, chronicle.epoch + 1)
     unknown = [epoch for epoch in reached if epoch not in commits]
@@ -180,7 +248,7 @@ def _event(
         "kind": one.fault.kind.value,
         "peer": one.fault.peer,
         "epoch": one.fault.epoch,
-        "swarm_epoch": one.epoch,
+        "swarm_epoch": one.position[1],
         "at_s": _rounded(one.at_s),
         "next_commit_s": _rounded(chronicle.next_commit_s(one)),
         "regrouped_s": _rounded(chronicle.regrouped_s(one, peer_id, commits)),

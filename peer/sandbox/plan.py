@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from peer.errors import UsageError
+from peer.sandbox.scenario import Scenario
 
 MAX_PEERS = 64
 FOUNDER = 0
 
 _TIMEOUT_S = 300.0
 _TIMEOUT_PER_EPOCH_S = 5.0
+_TIMEOUT_OF_SCENARIO_S = 300.0
 _LONGEST_FREEZE_S = 86_400.0
 _KILL = re.compile(r"([0-9]{1,3})@([0-9]{1,9})")
 _FREEZE = re.compile(r"([0-9]{1,3})@([0-9]{1,9}):([0-9]{1,5}(?:\.[0-9]{1,3})?)")
@@ -44,12 +46,21 @@ class Plan:
         max_epochs: The last epoch.
         faults: In the order in which they are injected.
         timeout_s: How long all of it may take.
+        validate_every: Every so many epochs there is a candidate; 0 for none.
+        scenario: What goes wrong with their judging.
     """
 
     peers: int
     max_epochs: int
     faults: tuple[Fault, ...] = ()
     timeout_s: float
+    validate_every: int = 0
+    scenario: Scenario | None = None
+
+    @property
+    def ends_judged(self) -> bool:
+        """Whether the last epoch is a candidate, which all wait for the verdict on."""
+        return bool(self.validate_every) and self.max_epochs % self.validate_every == 0
 
 
 def parse_kill(text: str) -> Fault:
@@ -88,6 +99,8 @@ def make_plan(
     hurts: Iterable[Fault] = (),
     join_at: Iterable[int] = (),
     timeout_s: float | None = None,
+    validate_every: int = 0,
+    scenario: Scenario | None = None,
 ) -> Plan:
     """Return the plan of `peers` peers that train up to `max_epochs`.
 
@@ -97,6 +110,8 @@ def make_plan(
         hurts: Kills and freezes.
         join_at: At which epochs one more peer joins; the earliest gets the next index.
         timeout_s: How long all may take; made up from the rest if None.
+        validate_every: Every so many epochs there is a candidate; 0 for none.
+        scenario: What goes wrong with their judging.
 
     Raises:
         UsageError: It cannot be done: no such peer, an epoch that is never reached, nobody left,
@@ -111,9 +126,18 @@ def make_plan(
     if timeout_s is None:
         frozen_s = sum(fault.seconds for fault in faults)
         timeout_s = _TIMEOUT_S + _TIMEOUT_PER_EPOCH_S * max_epochs + frozen_s
+        if scenario is not None:
+            timeout_s += _TIMEOUT_OF_SCENARIO_S
     if not 0.0 < timeout_s < float("inf"):
         raise UsageError(f"a sandbox ends after some seconds, not after {timeout_s}")
-    return Plan(peers=peers, max_epochs=max_epochs, faults=tuple(faults), timeout_s=timeout_s)
+    return Plan(
+        peers=peers,
+        max_epochs=max_epochs,
+        faults=tuple(faults),
+        timeout_s=timeout_s,
+        validate_every=validate_every,
+        scenario=scenario,
+    )
 
 
 def inviter(candidates: Iterable[int], coming: Sequence[Fault]) -> int:

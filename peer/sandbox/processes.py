@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -47,13 +47,19 @@ class PeerProcesses:
         self._command = command
         self._supervisor: subprocess.Popen[bytes] | None = None
 
-    def start(self, arguments: Sequence[str], temporary_path: Path) -> None:
-        """Start `ctpeer` with `arguments` in a session of its own.
+    def start(
+        self,
+        arguments: Sequence[str],
+        temporary_path: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start `ctpeer` with `arguments` in a session of its own, `variables` in its environment.
 
         Called in the main thread: the kernel kills the peer when the thread that started it ends.
         """
         parent = os.getpid()
-        environment = os.environ | {MARK: self._mark, "TMPDIR": str(temporary_path)}
+        ours = {MARK: self._mark, "TMPDIR": str(temporary_path)}
+        environment = os.environ | dict(variables or {}) | ours
         with self._output_path.open("ab") as output:
             self._supervisor = subprocess.Popen(
                 [*self._command, *arguments],

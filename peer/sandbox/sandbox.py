@@ -15,6 +15,7 @@ from peer.sandbox.chronicle import Chronicle
 from peer.sandbox.member import Life, Member
 from peer.sandbox.outcome import Outcome, conclude
 from peer.sandbox.plan import FOUNDER, Fault, Kind, Plan, inviter
+from peer.sandbox.scenario import find_seat
 
 _TICK_S = 0.1
 _COMMITS_INTERVAL_S = 2.0
@@ -22,6 +23,8 @@ _FINISH_S = 60.0
 _STOP_S = 35.0
 _LEFT_S = 2.0
 _SAY_EPOCH_S = 1.0
+_VERDICT_S = 120.0
+"""So long all wait at the last epoch for the verdict on it, or the one before that."""
 
 
 class _EndedError(Exception):
@@ -65,6 +68,7 @@ class Sandbox:
         self._thaw_s: dict[int, float] = {}
         self._started_s = 0.0
         self._commits_due_s = self._said_s = 0.0
+        self._held_s: float | None = None
 
     def run(self) -> Outcome:
         """Do all that is planned; whatever happens, no process is left.
@@ -92,7 +96,7 @@ class Sandbox:
         return conclude(
             [member.final() for member in self._members],
             self._chronicle,
-            self._plan.max_epochs,
+            self._plan,
             self._now_s(),
             self._problems,
         )
@@ -114,16 +118,16 @@ class Sandbox:
             self._check_all_run()
             if all(m.rests and m.reachable >= others for m in self._members):
                 break
-        epoch = max(member.epoch for member in self._members)
+        generation, epoch = max(member.position for member in self._members)
         if epoch >= self._plan.max_epochs:
             raise UsageError(
                 f"the homes in {self._folder} are at epoch {epoch} already; choose a larger "
                 "--max-epochs, or another --home"
             )
         self._say(f"{self._plan.peers} peers have met after {self._now_s():.1f} s")
-        self._chronicle = Chronicle(epoch)
+        self._chronicle = Chronicle(epoch, generation)
         for member in self._members:
-            if member.epoch == epoch:
+            if member.position == (generation, epoch):
                 self._chronicle.starts(member.index)
         for member in self._members:
             self._order(member, "resume")
@@ -140,9 +144,10 @@ class Sandbox:
             self._look()
             while due and due[0].epoch <= self._chronicle.epoch:
                 self._inject(due.pop(0), due)
+            self._kill_seat(due)
             for index in [i for i, at_s in self._thaw_s.items() if at_s <= self._now_s()]:
                 self._thaw(self._members[index])
-            if not due and not self._thaw_s and self._all_hold():
+            if not due and not self._thaw_s and self._all_hold() and self._all_judged():
                 return
 
     def _finish(self) -> None:
@@ -205,18 +210,30 @@ class Sandbox:
         """Take down where the swarm is, and who is at its epoch."""
         now_s = self._now_s()
         running = [member for member in self._members if member.life is Life.RUNNING]
-        epoch = max((member.epoch for member in running), default=-1)
-        if epoch > self._chronicle.epoch:
-            self._chronicle.saw(epoch, now_s)
+        position = max((member.position for member in running), default=(0, -1))
+        if position > self._chronicle.position:
+            generation, epoch = position
+            self._chronicle.saw(epoch, now_s, generation)
             self._say_epoch(running)
         for member in running:
-            there = member.trains and member.epoch >= self._chronicle.epoch
+            self._look_at_verdict(member)
+            there = member.trains and member.position >= self._chronicle.position
             if there and not self._chronicle.is_live(member.index):
                 self._chronicle.catches_up(member.index, now_s)
                 member.note = f"caught up at epoch {member.epoch}"
                 self._say(f"peer {member.index} has caught up with epoch {member.epoch}")
         if now_s >= self._commits_due_s:
             self._ask_commits()
+
+    def _look_at_verdict(self, member: Member) -> None:
+        """Take down the newest verdict that `member` knows, and the generation that it is in."""
+        now_s, verdict = self._now_s(), member.last_verdict
+        self._chronicle.saw_generation(member.index, member.position[0], now_s)
+        if verdict is not None and self._chronicle.saw_verdict(verdict["round"], now_s):
+            epoch, decision, reason = (verdict[name] for name in ("epoch", "decision", "reason"))
+            self._say(f"verdict on epoch {epoch}: {decision}, {reason}")
+            if self._held_s is not None:
+                self._held_s = now_s
 
     def _ask_commits(self) -> None:
         self._commits_due_s = self._now_s() + _COMMITS_INTERVAL_S
@@ -227,7 +244,7 @@ class Sandbox:
         if self._now_s() - self._said_s < _SAY_EPOCH_S:
             return
         self._said_s = self._now_s()
-        first = max(running, key=lambda member: member.epoch)
+        first = max(running, key=lambda member: member.position)
         assert first.status is not None
         loss = first.status["loss"]
         tail = "" if loss is None else f", loss {loss:.3f}"
@@ -236,7 +253,30 @@ class Sandbox:
 
     def _all_hold(self) -> bool:
         live = [member for member in self._members if member.life is Life.RUNNING]
-        return bool(live) and all(member.holds(self._plan.max_epochs) for member in live)
+        hold = bool(live) and all(member.holds(self._plan.max_epochs) for member in live)
+        if not hold:
+            self._held_s = None
+        return hold
+
+    def _all_judged(self) -> bool:
+        """Return whether there is nothing to wait for: a verdict on the last epoch, or time is up.
+
+        Called while all hold that epoch. They leave it again when its verdict is against it.
+        """
+        last = self._plan.max_epochs
+        live = [member for member in self._members if member.life is Life.RUNNING]
+        if not self._plan.ends_judged or all(member.has_judged(last) for member in live):
+            return True
+        if self._held_s is None:
+            self._say(f"all hold epoch {last}; waiting for the verdict on it")
+            self._held_s = self._now_s()
+        if self._now_s() - self._held_s < _VERDICT_S:
+            return False
+        without = ", ".join(str(m.index) for m in live if not m.has_judged(last))
+        self._problems.append(
+            f"there was no verdict on epoch {last} in {_VERDICT_S:.0f} s at the peers {without}"
+        )
+        return True
 
     def _note_end(self, member: Member) -> None:
         """Take down if a peer ended though nobody asked it to."""
@@ -254,7 +294,9 @@ class Sandbox:
         assert run is not None
         home = Home(self._folder / str(index))
         home.prepare()
-        member = Member(index, home, f"{self._token}/{index}")
+        scenario = self._plan.scenario
+        role = scenario.roles.get(index) if scenario is not None else None
+        member = Member(index, home, f"{self._token}/{index}", role)
         self._members.append(member)
         member.start(run, self._plan.max_epochs, self._scratch, paused=paused)
         self._say(f"peer {index} starts as process {member.processes.pid}")
@@ -295,6 +337,22 @@ class Sandbox:
             self._thaw_s[fault.peer] = self._now_s() + fault.seconds
             member.note = f"frozen at epoch {self._chronicle.epoch} for {fault.seconds:g} s"
         self._say(f"peer {member.index}: {member.note}")
+
+    def _kill_seat(self, coming: Sequence[Fault]) -> None:
+        """Kill a validator in its seat, if the scenario wants that now."""
+        scenario = self._plan.scenario
+        if scenario is None or not scenario.kills:
+            return
+        judging = {
+            member.index: member.judging
+            for member in self._members
+            if member.life is Life.RUNNING and member.index != FOUNDER
+        }
+        seat = find_seat(judging, self._chronicle.unseated, scenario.kills)
+        if seat is not None:
+            self._say(f"peer {seat.peer} is {seat.phase} epoch {seat.candidate_epoch}")
+            self._chronicle.unseated.append(seat)
+            self._inject(Fault(Kind.KILL, seat.peer, self._chronicle.epoch), coming)
 
     def _thaw(self, member: Member) -> None:
         del self._thaw_s[member.index]

@@ -43,7 +43,7 @@ CLI = {
     ),
     "sandbox": (
         "--freeze --home --join-at --json --kill --kill-founder --max-epochs --peers --run"
-        " --timeout"
+        " --scenario --timeout --validate-every"
     ),
     "status": "--home --json --watch",
     "stop": "--home",
@@ -63,6 +63,8 @@ METRICS = [
     "ctpeer_generation",
     "ctpeer_group_peers",
     "ctpeer_heldout",
+    "ctpeer_last_good_age_seconds",
+    "ctpeer_last_good_epoch",
     "ctpeer_loss_nats",
     "ctpeer_parts_refused_total",
     "ctpeer_peer_misbehaviour_total",
@@ -73,6 +75,8 @@ METRICS = [
     "ctpeer_requests_refused_total",
     "ctpeer_resident_memory_bytes",
     "ctpeer_restarts_total",
+    "ctpeer_rollbacks_total",
+    "ctpeer_rolled_back_epochs_total",
     "ctpeer_round_seconds",
     "ctpeer_rounds_total",
     "ctpeer_samples_total",
@@ -81,6 +85,11 @@ METRICS = [
     "ctpeer_state",
     "ctpeer_tokens_per_second",
     "ctpeer_tokens_total",
+    "ctpeer_validator_scores_total",
+    "ctpeer_validator_seats_total",
+    "ctpeer_validator_strikes_total",
+    "ctpeer_verdict_difference_nats",
+    "ctpeer_verdicts_total",
     "ctpeer_worker_messages_refused_total",
 ]
 

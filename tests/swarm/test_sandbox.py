@@ -1,17 +1,9 @@
 """`ctpeer sandbox` with real peers: it ends as it should, and leaves no process behind."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 
-import psutil
 import pytest
-
-SANDBOX = (sys.executable, "-m", "peer", "sandbox", "--json")
 
 
 def wait_until(condition, timeout_s):
@@ -19,87 +11,6 @@ def wait_until(condition, timeout_s):
     while not condition():
         assert time.monotonic() < deadline_s, "it did not come to pass"
         time.sleep(0.05)
-
-
-def lives(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-class Running:
-    """A sandbox as a process, and all the processes that it was ever seen to have."""
-
-    def __init__(self, folder, temporary, *arguments):
-        self.process = subprocess.Popen(
-            [*SANDBOX, "--home", str(folder / "homes"), *arguments],
-            stdout=(folder / "stdout").open("wb"),
-            stderr=(folder / "stderr").open("wb"),
-            env=os.environ | {"TMPDIR": temporary},
-        )
-        self._folder = folder
-        self._seen = set()
-
-    def kinds(self):
-        """Return the kinds of the processes that it has, and remember them."""
-        kinds = set()
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            self._seen.add(process)
-            try:
-                line = " ".join(process.cmdline())
-            except psutil.NoSuchProcess:
-                continue
-            for kind in ("peer start", "peer.daemon.worker", "p2pd "):
-                if kind in line:
-                    kinds.add(kind.strip())
-        return kinds
-
-    def wait(self, timeout_s):
-        """Wait for its end, and look for new processes meanwhile; return the exit code."""
-        deadline_s = time.monotonic() + timeout_s
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline_s, self.stderr
-            self.kinds()
-            time.sleep(0.2)
-        return self.process.wait()
-
-    def left(self):
-        return [process for process in self._seen if lives(process)]
-
-    @property
-    def seen(self):
-        return len(self._seen)
-
-    @property
-    def stderr(self):
-        return (self._folder / "stderr").read_text()
-
-    @property
-    def report(self):
-        return json.loads((self._folder / "stdout").read_text())
-
-    def reap(self):
-        if self.process.poll() is None:
-            self.kinds()
-            self.process.kill()
-            self.process.wait(10)
-        for process in self.left():
-            process.kill()
-
-
-@pytest.fixture
-def start_sandbox(tmp_path):
-    started = []
-    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as temporary:  # sockets: a short path
-
-        def start(*arguments):
-            started.append(Running(tmp_path, temporary, *arguments))
-            return started[-1]
-
-        yield start
-        for sandbox in started:
-            sandbox.reap()
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from peer.cli.main import main
-from peer.cli.sandbox import rows, summary
+from peer.cli.sandbox import SCENARIOS, rows, summary
 from peer.run.demo import demo_run_path
 from peer.sandbox.outcome import Outcome
 from peer.sandbox.plan import Fault, Kind
+from peer.sandbox.scenario import ScenarioName
 
 REPORT = {
     "schema": 1,
@@ -47,6 +48,27 @@ REPORT = {
         {"kind": "join", "peer": 2, "epoch": 8, "next_commit_s": None},
     ],
     "commits": [],
+    "verdicts": [
+        {
+            "epoch": 5,
+            "decision": "reject",
+            "difference_nats": 0.41,
+            "signers": ["a", "b"],
+            "seconds_after_candidate": 3.25,
+        },
+        {
+            "epoch": 5,
+            "decision": "accept",
+            "difference_nats": -0.2,
+            "signers": ["a", "b", "c"],
+            "seconds_after_candidate": None,
+        },
+    ],
+    "generation": 1,
+    "rollbacks": 1,
+    "superseded": [],
+    "last_good": {"epoch": 5, "root": "cc"},
+    "scenario": None,
 }
 
 
@@ -113,6 +135,9 @@ def test_the_issues_spelling_of_faults_is_understood(founder, sandbox):
         (["--freeze", "1@5"], "PEER@EPOCH:SECONDS"),
         (["--join-at", "21"], "never reached"),
         (["--peers", "0"], "0 is not in the range"),
+        (["--scenario", "killed-seats", "--kill", "1@5"], "a scenario has its own faults"),
+        (["--scenario", "killed-seats", "--peers", "3"], "needs 4 peers at least"),
+        (["--scenario", "earthquake"], "'earthquake' is not one of"),
         (["--timeout", "nan"], "after some seconds, not after nan"),
         (["--timeout", "inf"], "after some seconds, not after inf"),
         (["--timeout", "-1"], "after some seconds, not after -1.0"),
@@ -153,11 +178,45 @@ def test_signals_are_noted_while_it_runs_and_only_then(number, sandbox, monkeypa
     assert signal.getsignal(number) is before
 
 
+def test_a_scenario_has_numbers_of_its_own(sandbox):
+    assert sandbox("--scenario", "killed-seats").exit_code == 0
+    plan = StandIn.given.plan
+    assert (plan.peers, plan.max_epochs, plan.validate_every) == (8, 40, 5)
+    assert plan.scenario.name == "killed-seats"
+    assert StandIn.given.manifest != demo_run_path()
+
+
+def test_a_scenario_takes_other_numbers(sandbox):
+    numbers = ("--peers", "5", "--max-epochs", "12", "--validate-every", "4")
+    assert sandbox("--scenario", "poisoned-candidate", *numbers).exit_code == 0
+    plan = StandIn.given.plan
+    assert (plan.peers, plan.max_epochs, plan.scenario.poison_from) == (5, 12, 8)
+
+
+def test_the_scenarios_are_those_that_can_be_planned():
+    assert list(SCENARIOS) == list(ScenarioName)
+
+
+def test_without_a_distance_the_runs_own_counts(sandbox):
+    assert sandbox("--max-epochs", "100").exit_code == 0
+    assert StandIn.given.plan.validate_every == 100
+    assert StandIn.given.plan.ends_judged
+
+
+def test_the_summary_tells_of_a_scenario():
+    told = {"name": "killed-seats", "hostile": [], "normal_s": [3.1]}
+    lines = summary(REPORT | {"scenario": told}).splitlines()
+    assert "scenario killed-seats: hostile [], normal_s [3.1]" in lines
+
+
 def test_the_summary_says_how_each_peer_and_each_fault_ended():
     assert summary(REPORT).splitlines() == [
         "8 epochs in 29.0 s",
         "peer 0: live, epoch 8, root bb2e2dbd67, held-out 3.937, in 7 of 8 commits",
         "peer 1: gone, epoch None, root -, held-out -, in 0 of 0 commits",
+        "verdict on epoch 5 3.2 s later: reject, +0.4100 nats, signed by 2",
+        "verdict on epoch 5: accept, -0.2000 nats, signed by 3",
+        "rollbacks: 1, to generation 1",
         "kill of peer 1 at epoch 4: next commit 0.8 s later",
         "join of peer 2 at epoch 8: no commit followed",
         "3 rounds failed, 0 epochs lost",

@@ -3,7 +3,8 @@
 Beside the homes lies `began`, written at the first `resume`; an epoch takes EPOCH_S from then.
 `INDEX.json` beside them says how a peer misbehaves: `first` is its epoch at the start, `dies_at`
 the epoch at which it ends by itself, `root` its root, `absent` the epochs whose commits are
-without it, `deaf` that it reaches nobody.
+without it, `deaf` that it reaches nobody, `judged_s` how long after the last epoch it holds to a
+verdict on it.
 """
 
 import argparse
@@ -38,8 +39,19 @@ class Peer:
         first = self.faults.get("first", 0)
         if self.paused or not self.began_path.exists():
             return first
-        gone_s = time.time() - float(self.began_path.read_text() or time.time())
-        return min(self.max_epochs, first + int(gone_s / EPOCH_S))
+        return min(self.max_epochs, first + int(self.gone_s / EPOCH_S))
+
+    @property
+    def gone_s(self):
+        return time.time() - float(self.began_path.read_text() or time.time())
+
+    @property
+    def validation(self):
+        judged_s = self.faults.get("judged_s", float("inf")) + self.max_epochs * EPOCH_S
+        if not self.began_path.exists() or self.gone_s < judged_s:
+            return {"last_verdict": None}
+        verdict = {"round": 1, "epoch": self.max_epochs, "generation": 0, "reason": "why not"}
+        return {"last_verdict": verdict | {"decision": "accept"}}
 
     def status(self):
         epoch = self.epoch
@@ -56,6 +68,7 @@ class Peer:
             "peers": {"reachable": 0 if self.faults.get("deaf") else others},
             "epoch": epoch,
             "generation": 0,
+            "validation": self.validation,
             "state_root": self.faults.get("root", f"root of {epoch}"),
             "state_root_epoch": epoch,
             "loss": 3.5,
@@ -70,6 +83,7 @@ class Peer:
         return [
             {
                 "epoch": epoch,
+                "generation": 0,
                 "loss_terms": {
                     f"id{i}": 1024
                     for i in indices

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from peer.sandbox.chronicle import Chronicle
+from peer.sandbox.chronicle import Chronicle, Commit
 from peer.sandbox.outcome import Final, conclude, merge_commits
-from peer.sandbox.plan import Fault, Kind
+from peer.sandbox.plan import Fault, Kind, make_plan
+from peer.sandbox.rulings import most_held, superseded
 
 LAST = 20
 EVERYBODY = {"id0": 2048, "id1": 2048, "id2": 1024}
@@ -24,10 +25,13 @@ def status(**changed):
     return fields | changed
 
 
-def make_final(index, *, alive=True, commits=None, **changed):
+def make_final(index, *, alive=True, commits=None, row=(), again=(), **changed):
+    """Return a peer; `again` are commits of generation 1, which take the place of others."""
     if commits is None:
         commits = dict.fromkeys(range(1, LAST + 1), EVERYBODY)
-    return Final(index, alive, status(**changed), f"id{index}", commits)
+    made = {e: Commit(0, terms) for e, terms in commits.items()}
+    made |= {e: Commit(1, terms) for e, terms in dict(again).items()}
+    return Final(index, alive, status(**changed), f"id{index}", made, row)
 
 
 @pytest.fixture
@@ -41,8 +45,9 @@ def chronicle():
     return chronicle
 
 
-def judge(finals, chronicle, problems=()):
-    return conclude(finals, chronicle, LAST, 25.0, problems)
+def judge(finals, chronicle, problems=(), every=0):
+    plan = make_plan(3, LAST, validate_every=every)
+    return conclude(finals, chronicle, plan, 25.0, problems)
 
 
 def test_a_swarm_that_stayed_together_is_as_it_should_be(chronicle):
@@ -54,6 +59,7 @@ def test_a_swarm_that_stayed_together_is_as_it_should_be(chronicle):
     assert report["failed_rounds"] == {"no_group": 3}
     assert report["commits"][4] == {
         "epoch": 5,
+        "generation": 0,
         "group": ["id0", "id1", "id2"],
         "loss_terms": EVERYBODY,
     }
@@ -201,12 +207,12 @@ def test_a_commit_is_what_most_live_peers_have():
         make_final(3, alive=False, commits={7: one}),
         make_final(4, alive=False, commits={7: one}),
     ]
-    assert merge_commits(finals) == {7: other}
+    assert merge_commits(finals) == {7: Commit(0, other)}
 
 
 def test_of_equally_many_the_lowest_index_is_believed():
     finals = [make_final(1, commits={7: {"id1": 1}}), make_final(0, commits={7: {"id0": 1}})]
-    assert merge_commits(finals) == {7: {"id0": 1}}
+    assert merge_commits(finals) == {7: Commit(0, {"id0": 1})}
 
 
 def test_a_commit_that_only_the_dead_knew_is_kept():
@@ -214,7 +220,7 @@ def test_a_commit_that_only_the_dead_knew_is_kept():
         make_final(0, commits={8: EVERYBODY}),
         make_final(1, alive=False, commits={7: {"x": 1}}),
     ]
-    assert merge_commits(finals) == {7: {"x": 1}, 8: EVERYBODY}
+    assert merge_commits(finals) == {7: Commit(0, {"x": 1}), 8: Commit(0, EVERYBODY)}
 
 
 def test_events_say_what_was_done_and_when_the_next_round_committed():
@@ -264,3 +270,80 @@ def test_events_say_what_was_done_and_when_the_next_round_committed():
             "returned_s": 2.3,
         },
     ]
+
+
+def test_a_run_without_verdicts_reports_none(chronicle):
+    report = judge([make_final(i) for i in range(3)], chronicle).report
+    assert (report["verdicts"], report["generation"], report["rollbacks"]) == ([], 0, 0)
+    assert (report["superseded"], report["last_good"]) == ([], None)
+
+
+def test_the_verdicts_that_most_live_peers_hold_to_are_reported(chronicle, make_ruling):
+    row = (make_ruling(1, 5), make_ruling(2, 10), make_ruling(3, 20))
+    chronicle.saw_verdict(1, 7.5)
+    finals = [make_final(0, row=row[:1], alive=False), make_final(1, row=row)]
+    report = judge([*finals, make_final(2, row=row)], chronicle, every=5).report
+    assert report["problems"] == []
+    assert json.loads(json.dumps(report["verdicts"][0])) == {
+        "round": 1,
+        "epoch": 5,
+        "candidate": "1" * 64,
+        "decision": "accept",
+        "reason": "for a reason",
+        "difference_nats": -0.1,
+        "generation": 0,
+        "signers": ["id0", "id1"],
+        "called": ["id1", "id0", "id2"],
+        "struck": [],
+        "hash": "hash 1",
+        "small_swarm": True,
+        "quorum": 2,
+        "seconds_after_candidate": 2.5,
+    }
+    assert report["verdicts"][1]["seconds_after_candidate"] is None
+    assert report["superseded"] == [15]
+    assert report["last_good"] == {"epoch": 20, "root": "g" * 64}
+
+
+def test_live_peers_that_hold_to_different_verdicts_are_a_problem(chronicle, make_ruling):
+    row = (make_ruling(1, 5), make_ruling(2, 10))
+    finals = [make_final(0, row=row), make_final(1, row=row[:1]), make_final(2)]
+    assert judge(finals, chronicle, every=5).report["problems"] == [
+        (
+            "the newest verdicts differ: peer 0 holds to 2 hash 2, peer 1 holds to 1 hash 1, "
+            "peer 2 holds to none"
+        )
+    ]
+
+
+def test_after_a_rollback_the_last_commit_of_an_epoch_counts(chronicle):
+    chronicle.inject(Fault(Kind.KILL, 2, LAST), 20.5)
+    chronicle.saw(10, 21.0, generation=1)
+    chronicle.saw(LAST, 30.0, generation=1)
+    again = {epoch: {"id0": 1, "id1": 1} for epoch in range(11, LAST + 1)}
+    finals = [make_final(i, again=again, generation=1) for i in range(2)]
+    outcome = judge([*finals, make_final(2, alive=False)], chronicle)
+    assert outcome.report["problems"] == []
+    assert [peer["commits_expected"] for peer in outcome.report["peers"]] == [LAST, LAST, 10]
+    generations = [commit["generation"] for commit in outcome.report["commits"]]
+    assert generations == [0] * 10 + [1] * 10
+
+
+def test_of_two_commits_of_an_epoch_the_newer_generation_stands():
+    old = [make_final(i, commits={3: {"id0": 1}}) for i in range(2)]
+    new = make_final(2, commits={}, again={3: {"id2": 1}})
+    assert merge_commits([*old, new]) == {3: Commit(1, {"id2": 1})}
+
+
+def test_candidates_that_no_verdict_is_about_are_superseded(make_ruling):
+    row = [make_ruling(1, 10), make_ruling(2, 25, "reject", goes_on_from=10), make_ruling(3, 20)]
+    assert superseded(row, 5, 0) == [5, 15, 20, 15]
+    assert superseded(row, 5, 10) == [15, 20, 15]
+    assert superseded([], 5, 0) == []
+
+
+def test_the_row_that_most_hold_to_is_the_lowest_index_s_where_votes_are_even(make_ruling):
+    one, other = (make_ruling(1, 5),), (make_ruling(1, 5, hash="other"),)
+    assert most_held({0: one, 1: other, 2: other}) == other
+    assert most_held({0: one, 1: other}) == one
+    assert most_held({}) == ()

@@ -92,3 +92,8 @@ def test_whom_nobody_hurts_invites():
 @given(st.integers(0, 999), st.integers(0, 10**9 - 1))
 def test_any_peer_and_epoch_can_be_spelled(peer, epoch):
     assert parse_kill(f"{peer}@{epoch}") == Fault(Kind.KILL, peer, epoch)
+
+
+@pytest.mark.parametrize(("every", "judged"), [(0, False), (3, True), (9, True), (4, False)])
+def test_the_last_epoch_is_judged_if_it_is_a_candidate(every, judged):
+    assert make_plan(2, 9, validate_every=every).ends_judged is judged

@@ -169,3 +169,21 @@ def test_an_error_of_our_own_leaves_no_process(run):
 
     with pytest.raises(ZeroDivisionError):
         run(show=show)
+
+
+def test_all_wait_at_the_last_epoch_for_the_verdict_on_it(run):
+    report = run(faults={0: {"judged_s": 0.5}, 1: {"judged_s": 1.5}}, validate_every=3)
+    assert report["ok"], report["problems"]
+    assert "verdict on epoch 6: accept, why not" in run.said
+    assert "all hold epoch 6; waiting for the verdict on it" in run.said
+    assert report["duration_s"] > 1.5
+
+
+def test_no_verdict_on_the_last_epoch_is_a_problem(run, monkeypatch):
+    monkeypatch.setattr("peer.sandbox.sandbox._VERDICT_S", 1.0)
+    report = run(faults={0: {"judged_s": 0.2}}, validate_every=3)
+    assert report["problems"] == ["there was no verdict on epoch 6 in 1 s at the peers 1"]
+
+
+def test_a_last_epoch_that_is_no_candidate_is_not_waited_for(run):
+    assert run(validate_every=4)["ok"]
