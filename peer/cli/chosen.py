@@ -34,7 +34,7 @@ class Chosen:
     """
 
     def __init__(self, run_name: str | None, home: str | None) -> None:
-        self.run = _choose(run_name, home)
+        self.run = choose_run(run_name, home)
         self.shelf = Shelf(_checkpoints(self.run, home))
         self.stored = stored(self.shelf, self.run.manifest_hash)
 
@@ -91,14 +91,24 @@ class Chosen:
 
     def print(self, body: Mapping[str, Any], text: str, *, as_json: bool) -> None:
         """Print `body` as JSON, or `text`."""
-        if as_json:
-            whole = {"schema": 1, "run_id": self.run.run_id, **body}
-            click.echo(json.dumps(whole, indent=2, allow_nan=False))
-        elif text:
-            click.echo(text)
+        print_about(self.run, body, text, as_json=as_json)
 
 
-def _choose(name: str | None, home: str | None) -> RunDirectory:
+def print_about(run: RunDirectory, body: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print what is said of `run`: `body` as JSON, or `text`."""
+    if as_json:
+        whole = {"schema": 1, "run_id": run.run_id, **body}
+        click.echo(json.dumps(whole, indent=2, allow_nan=False))
+    elif text:
+        click.echo(text)
+
+
+def choose_run(name: str | None, home: str | None) -> RunDirectory:
+    """Return the run that --run names in the home that --home gives, or the one that ran last.
+
+    Raises:
+        ConfigurationError: There is no such run.
+    """
     if name is None:
         return open_run(None, home)
     where = resolve_home(home)

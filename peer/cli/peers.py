@@ -1,11 +1,12 @@
 """`ctpeer peers`: the other peers of the run, and how they are."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from peer.cli.columns import columns
 from peer.cli.options import home_option, json_option
 from peer.cli.view import duration
 from peer.config.home import resolve_home
@@ -30,8 +31,7 @@ def peers(*, as_json: bool, home: str | None) -> None:
     if not found:
         click.echo("no other peer is known; `ctpeer invite` prints what lets somebody join")
         return
-    for line in _table([_HEAD, *map(_row, found)]):
-        click.echo(line)
+    click.echo(columns(_HEAD, map(_row, found), _RIGHT))
 
 
 def _row(peer: Mapping[str, Any]) -> tuple[str, ...]:
@@ -52,15 +52,3 @@ def _shown(value: object) -> str:
     if value is None:
         return "-"
     return "".join(c if c.isprintable() else "?" for c in str(value)[:_WIDEST])
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-            for name, cell, width in zip(_HEAD, row, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines

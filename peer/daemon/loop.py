@@ -139,6 +139,8 @@ class TrainingLoop:
                 self._sit_out(orders)
                 continue
             if self._heed_verdicts(orders):
+                if orders.leave_after_epoch and self._parts.validation.restart is not None:
+                    return "asked to finish, and the last good state cannot be had"
                 continue
             if self._parts.rounds.behind:
                 self._catch_up(orders, max_epochs)
@@ -297,11 +299,17 @@ class TrainingLoop:
             self._enter(Phase.JOINING, f"{where.reason}; waiting for a peer that offers that state")
             orders.wait(_JOIN_PAUSE_S)
             return
+        if self._parts.validation.restart != where:
+            return  # another verdict took its place
+        # What is hashed and written now is of the old generation.
+        self._wait_for_save()
+        self._beside_result(self._root)
         dropped, before = self._trainer.tally, self._trainer.state.epoch
         self._generation = where.generation
         self._parts.rounds.restart()
         self._go_on_from(state, None)
         self._parts.validation.restarted(where)
+        self._start_save()  # others may have to get it here
         self._parts.emit(
             RolledBack(
                 reason=where.reason,
@@ -461,6 +469,7 @@ class TrainingLoop:
         """Pause: give the device back, keep the contribution, say so now and then."""
         self._save_now()
         self._parts.rounds.rest(resting=True)
+        self._parts.validation.rest(resting=True)
         self._trainer.suspend()
         while orders.paused is not None and orders.leave_now is None:
             self._enter(Phase.PAUSED, orders.paused)
@@ -468,6 +477,7 @@ class TrainingLoop:
         while orders.leave_now is None and not self._awoken():
             self._enter(Phase.PAUSED, "the device's memory is taken by somebody else")
             orders.wait(_HEARTBEAT_S)
+        self._parts.validation.rest(resting=False)
         self._parts.rounds.rest(resting=False)
 
     def _awoken(self) -> bool:

@@ -57,7 +57,7 @@ class SwarmRounds:
         self._network.wait(self._start())
         self._network.settle()
         if self._validator is not None:
-            self._network.wait(self._validator.settle(self._place[0]))
+            self._network.wait(self._validator.settle())
             for part in self._validator.parts():
                 self._network.begin(part)
         self._behind = self._catchup.doubtful

@@ -72,6 +72,14 @@ class SwarmValidation:
         self._ledger = where.ledger
 
         async def note() -> None:
-            self._validator.note_restarted(where)
+            self._validator.note_restarted()
+
+        self._network.wait(note())
+
+    def rest(self, *, resting: bool) -> None:
+        """Note that the device is given back, or taken again."""
+
+        async def note() -> None:
+            self._validator.note_rest(resting=resting)
 
         self._network.wait(note())

@@ -43,6 +43,10 @@ class Validation(Protocol):
         """Note that training goes on from there."""
         ...
 
+    def rest(self, *, resting: bool) -> None:
+        """Note that the device is given back, or taken again."""
+        ...
+
 
 class NoValidation:
     """A run without validation, or a peer without a network."""
@@ -74,3 +78,6 @@ class NoValidation:
 
     def restarted(self, where: Restart) -> None:
         """Nobody waits for it."""
+
+    def rest(self, *, resting: bool) -> None:
+        """Nothing is scored."""

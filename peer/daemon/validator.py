@@ -43,18 +43,19 @@ from peer.validation.archive import Archive
 from peer.validation.choice import most_held
 from peer.validation.committee import attendance, members_of
 from peer.validation.course import Restart, continued, explain, prefer_chain, restart
+from peer.validation.judge import resume
 from peer.validation.round import step
 from peer.validation.rules import POINTS_A_NAT, Rules, Timing
 from peer.validation.score import make_commit, make_reveal
 from peer.validation.state import Phase, State, begin
-from peer.validation.ticket import make
+from peer.validation.ticket import DoubleTicket, make
 from peer.validation.verdict import Judgement, Tip, Verdict
 from peer.validation.view import Observed
 
 log = logging.getLogger(__name__)
 
 _WATCHED: Mapping[Phase, tuple[str, ...]] = {
-    Phase.WAIT_CANDIDATE: ("good",),
+    Phase.WAIT_CANDIDATE: ("proposal", "assent", "good"),
     Phase.TICKETS: ("ticket", "good"),
     Phase.COMMIT: ("ticket", "commit", "reveal", "good"),
     Phase.REVEAL: ("commit", "reveal", "proposal", "good"),
@@ -67,7 +68,10 @@ _WATCHED: Mapping[Phase, tuple[str, ...]] = {
 _RESTING = {Phase.WAIT_CANDIDATE, Phase.LAPSED, Phase.DONE}
 _REST_LOOKS = 5
 """Between rounds so many looks become one."""
-_FETCHES = 3
+_TRIES = 3
+"""So often a record is published, or a judgement fetched, before it is given up."""
+_SETTLE_TRIES = 8
+_LEARN_TIMEOUT_S = 120.0
 _VERDICT_ELEMENTS = 1 << 12
 """Checking a verdict takes about as long as passing over so many numbers."""
 _BUSY_AFTER_S = 20.0
@@ -118,22 +122,24 @@ class Validator:
     def __init__(self, chambers: Chambers, *, joins: bool) -> None:
         self._with = chambers
         self._joined = joins
+        self._worked = self._none_yet = False
+        self._resting = False
         self._timing = Timing.paced(chambers.look_s)
         self._chain = chambers.archive.chain()
         try:
-            tip = chambers.archive.tip(chambers.rules, chambers.genesis)
+            self._tip = resume(chambers.rules, chambers.genesis, self._chain)
         except MisbehavedError as error:
             log.warning("the verdicts on this disk are not used: %s", error)
-            self._chain, tip = [], chambers.genesis
-        self._tip = tip
-        self._state = self._begin()
+            self._chain, self._tip = [], chambers.genesis
+        self._state = self._begin({})
         self.verdicts = Verdicts(chambers.muster, chambers.archive, self._proposed)
         """Gives verdicts to whoever asks."""
         self._candidate: Candidate | None = None
         self._found: Found | None = None
         self._fetched: list[Verdict] = []
         self._evaluation: asyncio.Task[None] | None = None
-        self._fetches: set[asyncio.Task[None]] = set()
+        self._learning: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._said_s = self._adopted_s = float("-inf")
         self._said: Good | None = None
@@ -149,15 +155,13 @@ class Validator:
         return self._tip
 
     @property
-    def _stands_nowhere(self) -> bool:
-        """Whether this peer joins and has no state of the run yet but the initial one."""
-        muster = self._with.muster
-        return self._joined and muster.standing.epoch == 0 and not muster.abreast
-
-    @property
     def is_new(self) -> bool:
-        """Whether this peer joined a run that has verdicts, and has not worked in it yet."""
-        return self._joined and self._tip.ledger.round > 0 and not self._with.muster.abreast
+        """Whether this peer joined, and worked with nobody yet in a run that may have verdicts.
+
+        As long as others are not heard of, nobody knows that there is none.
+        """
+        self._worked |= self._with.muster.abreast
+        return self._joined and not self._worked and not self._none_yet
 
     @property
     def needed(self) -> frozenset[str]:
@@ -170,15 +174,20 @@ class Validator:
         """Return what has to go on for as long as we live."""
         return [self._watch()]
 
-    async def settle(self, generation: int) -> None:
-        """Find out which verdict the others hold to, before training begins in `generation`."""
-        with contextlib.suppress(PeerError):
-            good = self._of_known(await self._with.dht.get(self._run_id, "good"))
-            await self._learn(good, ahead=0)
-        ledger = self._tip.ledger
-        # Whose verdicts are lost is told by the others where it belongs.
-        if self._stands_nowhere or ledger.generation > generation:
-            self.restart = restart(self._tip, generation, self._last, joins=self._stands_nowhere)
+    async def settle(self) -> None:
+        """Find out which verdict the others hold to, before training begins."""
+        for _ in range(_SETTLE_TRIES):
+            good: Mapping[str, Good] = {}
+            with contextlib.suppress(PeerError):
+                good = self._of_known(await self._with.dht.get(self._run_id, "good"))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEARN_TIMEOUT_S):
+                    await self._learn(good, ahead=0)
+            # Whoever does not join finds out beside its work.
+            if not self.is_new or self._tip.ledger.round or not self._with.muster.live():
+                break
+            await asyncio.sleep(self._with.look_s)
+        self._set_course()
         self._show()
 
     def note_candidate(self, epoch: int, state_root: str) -> None:
@@ -197,11 +206,18 @@ class Validator:
         )
         self._woken.set()
 
-    def note_restarted(self, where: Restart) -> None:
-        """Take in that training goes on from `where`."""
+    def note_rest(self, *, resting: bool) -> None:
+        """Take in that the device is given back, or taken again: nothing is scored meanwhile."""
+        self._resting = resting
+        self._state = dataclasses.replace(self._state, willing=self._is_willing)
+        if resting and self._evaluation is not None:
+            self._evaluation.cancel()
+
+    def note_restarted(self) -> None:
+        """Take in that training goes on from where `restart` said."""
         self._candidate = None
-        if self.restart is where:
-            self.restart = None
+        self._state = self._begin(self._state.view.doubles)
+        self._set_course()
 
     @property
     def _run_id(self) -> str:
@@ -211,16 +227,27 @@ class Validator:
     def _last(self) -> Judgement | None:
         return self._chain[-1].judgement if self._chain else None
 
-    def _begin(self) -> State:
-        view = getattr(self, "_state", None)
+    @property
+    def _is_willing(self) -> bool:
+        return self._with.willing and not self._resting
+
+    def _begin(self, doubles: Mapping[str, DoubleTicket]) -> State:
         return begin(
             self._with.identity.peer_id,
             self._with.rules,
             self._timing,
             self._tip,
-            willing=self._with.willing,
-            doubles=view.view.doubles if view is not None else None,
+            willing=self._is_willing,
+            doubles=doubles,
         )
+
+    def _set_course(self) -> None:
+        """Say where the training loop has to go, by what we hold to and where it is."""
+        standing = self._with.muster.standing
+        place = (standing.generation, standing.epoch)
+        where = restart(self._tip, place, self._last, joins=self.is_new)
+        if where != self.restart:
+            self.restart = where
 
     async def _watch(self) -> None:
         looks = 0
@@ -244,25 +271,29 @@ class Validator:
         here = self._with.muster.standing.generation == self._tip.ledger.generation
         fresh = self._candidate if here else None
         is_next = fresh is not None and fresh.epoch > self._tip.ledger.epoch
-        if self._state.phase is Phase.DONE and is_next:
-            self._state = self._begin()
+        over = is_next or now_s - self._adopted_s > _BUSY_AFTER_S
+        if self._state.phase is Phase.DONE and over:
+            self._state = self._begin(self._state.view.doubles)
         seen = await self._observe()
         self._fetched = []
         self._state, actions = step(now_s, self._state, seen, fresh, self._found)
         for action in actions:
-            await self._carry_out(action, now_s)
-        await self._say_where(now_s)
-        await self._learn(seen.good, ahead=1)
+            self._carry_out(action, now_s)
+        self._say_where(now_s)
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._learn_in_time(seen.good))
+        self._set_course()
         self._show()
 
     def _of_known(self, records: Mapping[str, Envelope]) -> dict[str, Any]:
-        """Return what those said whom we know from verdicts or from work; else all of it.
+        """Return what those said who may sit by what we hold to; all of it where we know nobody.
 
-        Strangers, of whom there may be any number, move nobody who knows somebody.
+        Keys are cheap, and so is one contribution: neither moves anybody who knows a chain.
         """
-        known = {each.peer_id for each in self._tip.ledger.standings}
-        if not self._stands_nowhere:
-            known |= self._with.history.met()
+        ledger, rules = self._tip.ledger, self._with.rules
+        known = {*ledger.eligible(ledger.round + 1, rules), *ledger.drawn}
+        if not ledger.round and not self.is_new:
+            known = set(self._with.history.met())
         known.discard(self._with.identity.peer_id)
         return {p: each.body for p, each in records.items() if not known or p in known}
 
@@ -286,29 +317,29 @@ class Validator:
 
     # ---- actions
 
-    async def _carry_out(self, action: Action, now_s: float) -> None:
+    def _carry_out(self, action: Action, now_s: float) -> None:
         identity = self._with.identity
         match action:
             case PublishTicket(seed):
-                await self._put("ticket", make(identity, seed))
+                self._publish("ticket", make(identity, seed))
             case Evaluate():
                 self._evaluate(action)
             case PublishCommit(question, losses):
-                await self._put("commit", make_commit(identity, question, losses))
+                self._publish("commit", make_commit(identity, question, losses))
             case PublishReveal(question, losses, witnessed):
                 environment = f"ctpeer {__version__}"
                 reveal = make_reveal(identity, question, losses, witnessed, environment)
-                await self._put("reveal", reveal)
+                self._publish("reveal", reveal)
             case Propose(judgement):
                 body = Proposal(seed=judgement.seed, judgement=judgement.hash)
-                await self._put("proposal", body)
+                self._publish("proposal", body)
             case Fetch(judgement=name, peers=donors):
                 self._fetch(name, donors)
             case SignVerdict(judgement):
                 empty = Assent(
                     seed=judgement.seed, judgement=judgement.hash, public_key="", signature=""
                 )
-                await self._put("assent", empty.signed_by(identity))
+                self._publish("assent", empty.signed_by(identity))
             case Adopt(verdict):
                 self._adopted_s = now_s
                 self._adopt(verdict)
@@ -328,7 +359,7 @@ class Validator:
 
     def _fetch(self, name: str, donors: Collection[str]) -> None:
         async def fetch() -> None:
-            for _ in range(_FETCHES):
+            for _ in range(_TRIES):
                 verdict = await self.verdicts.fetch(name, donors)
                 if verdict is not None:
                     self._fetched.append(verdict)
@@ -336,15 +367,27 @@ class Validator:
                     return
                 await asyncio.sleep(self._with.look_s)
 
-        task = asyncio.create_task(fetch())
-        self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
+        self._send(fetch())
 
-    async def _put(self, kind: str, body: RecordBody) -> None:
-        try:
-            await self._with.dht.put(self._run_id, kind, body, KINDS[kind].max_lifetime_s)
-        except PeerError as error:
-            log.warning("our %s was not published: %s", kind, error)
+    def _publish(self, kind: str, body: RecordBody) -> None:
+        async def put() -> None:
+            for _ in range(_TRIES):
+                try:
+                    lifetime_s = KINDS[kind].max_lifetime_s
+                    await self._with.dht.put(self._run_id, kind, body, lifetime_s)
+                except PeerError as error:
+                    log.warning("our %s was not published: %s", kind, error)
+                    await asyncio.sleep(self._with.look_s)
+                else:
+                    return
+
+        self._send(put())
+
+    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside the next looks."""
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     def _proposed(self, name: str) -> Verdict | None:
         seen = self._state.view.judgements.get(name)
@@ -357,6 +400,8 @@ class Validator:
     def _adopt(self, verdict: Verdict) -> None:
         """Hold to a verdict that continues our chain, or takes the place of its last one."""
         judgement = verdict.judgement
+        if self._evaluation is not None:
+            self._evaluation.cancel()  # nobody waits for it any more
         kept = [v for v in self._chain if v.judgement.round < judgement.round]
         self._take_chain([*kept, verdict], Tip(judgement.after, judgement.hash))
 
@@ -368,9 +413,10 @@ class Validator:
             except OSError as error:
                 log.warning("a verdict cannot be written: %s", error)
             self._report(verdict)
+        if tip.ledger.generation != self._tip.ledger.generation:
+            self._candidate = None
         self._chain, self._tip = chain, tip
-        generation = self._with.muster.standing.generation
-        self.restart = restart(tip, generation, self._last, joins=self._stands_nowhere)
+        self._set_course()
 
     def _report(self, verdict: Verdict) -> None:
         judgement, me = verdict.judgement, self._with.identity.peer_id
@@ -400,7 +446,7 @@ class Validator:
             )
         )
 
-    async def _say_where(self, now_s: float) -> None:
+    def _say_where(self, now_s: float) -> None:
         """Keep it known to which verdict we hold."""
         ledger = self._tip.ledger
         good = Good(
@@ -412,7 +458,12 @@ class Validator:
         if good == self._said and now_s - self._said_s < KINDS["good"].max_lifetime_s / 4:
             return
         self._said, self._said_s = good, now_s
-        await self._put("good", good)
+        self._publish("good", good)
+
+    async def _learn_in_time(self, good: Mapping[str, Good]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEARN_TIMEOUT_S):
+                await self._learn(good, ahead=1)
 
     async def _learn(self, good: Mapping[str, Good], ahead: int) -> None:
         """Go over to the chain that most of the others hold to, if it is another one.
@@ -425,30 +476,28 @@ class Validator:
         me, tip = self._with.identity.peer_id, self._tip
         others = {peer: said for peer, said in good.items() if peer != me}
         name = most_held(others, ())
-        if name is None or name == tip.hash:
+        if name is None:
             return
+        genesis = self._with.genesis.hash
+        self._none_yet = name == genesis
+        ours = {v.judgement.hash for v in self._chain} | {genesis}
         donors = [peer for peer, said in others.items() if said.verdict == name]
-        number = others[donors[0]].round
-        same_past = number <= tip.ledger.round
-        if number == 0 or (not same_past and number <= tip.ledger.round + ahead):
+        number = max(others[donor].round for donor in donors)
+        if name in ours or tip.ledger.round < number <= tip.ledger.round + ahead:
             return
-        ours = {v.judgement.hash for v in self._chain} | {self._with.genesis.hash}
-        if name in ours:
-            return  # they are behind us
-        row, _ = await self.verdicts.walk(name, donors, ours)
+        row = await self.verdicts.walk(name, donors, ours)
         if not row or row[-1].judgement.hash != name:
             return
         try:
             await self._weigh(row, others)
         except MisbehavedError as error:
-            for donor in donors:
-                self._with.muster.misbehaved(donor, str(error))
+            log.warning("the verdicts that most hold to are not followed: %s", error)
 
     async def _weigh(self, row: list[Verdict], good: Mapping[str, Good]) -> None:
         chambers, chain = self._with, self._chain
         found = await offload(
             _VERDICT_ELEMENTS * len(row),
-            lambda: continued(chambers.rules, chain, chambers.genesis, row, joins=not chain),
+            lambda: continued(chambers.rules, chain, chambers.genesis, row, joins=self.is_new),
         )
         if found is None:
             log.warning("others hold to a chain of verdicts that meets ours nowhere")
@@ -463,7 +512,7 @@ class Validator:
             kept.pop()
         log.info("holding to verdict %d of the others: %s", found.ledger.round, reason)
         self._take_chain([*kept, *row], found)
-        self._state = self._begin()
+        self._state = self._begin(self._state.view.doubles)
 
     def _show(self) -> None:
         """Tell the supervisor where the round is, when that changes."""

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 _NAME = "verdict"
 _STREAMS, _STREAMS_OF_ONE_PEER = 16, 4
 _TIMEOUT_S = 20.0
-_LONGEST_WALK = 256
-"""Verdicts that a peer that was away fetches at once; the next look goes on from there."""
+_LONGEST_WALK = 4096
+"""So many verdicts at most are fetched by a peer that was away."""
 
 
 class Verdicts:
@@ -46,8 +46,16 @@ class Verdicts:
         """Give them from now on."""
         await self._muster.serve(_NAME, self._give)
 
-    async def fetch(self, name: str, donors: Collection[str]) -> Verdict | None:
-        """Return the verdict with the judgement of that hash from one of `donors`, unchecked."""
+    async def fetch(
+        self, name: str, donors: Collection[str], *, signed: bool = False
+    ) -> Verdict | None:
+        """Return the verdict with the judgement of that hash from one of `donors`, unchecked.
+
+        Args:
+            name: The hash.
+            donors: Who has it.
+            signed: Whether a quorum must have signed: its hash does not hold the signatures.
+        """
         muster = self._muster
         for donor in donors:
             if donor == muster.identity.peer_id:
@@ -61,17 +69,15 @@ class Verdicts:
                     timeout_s=_TIMEOUT_S,
                     max_body_bytes=MAX_VERDICT_BYTES,
                 )
-                return await offload(len(frame.body), _parse, bytes(frame.body), name)
+                return await offload(len(frame.body), _parse, bytes(frame.body), name, signed)
             except MisbehavedError as error:
                 muster.misbehaved(donor, str(error))
             except PeerError as error:
                 log.info("no verdict from %s: %s", donor, error)
         return None
 
-    async def walk(
-        self, name: str, donors: Sequence[str], known: Collection[str]
-    ) -> tuple[list[Verdict], str]:
-        """Return verdicts that lead to `name`, oldest first, and the hash that they continue.
+    async def walk(self, name: str, donors: Sequence[str], known: Collection[str]) -> list[Verdict]:
+        """Return the verdicts that lead to `name`, oldest first, as far back as they are to be had.
 
         Args:
             name: The newest one's hash.
@@ -80,12 +86,12 @@ class Verdicts:
         """
         row: list[Verdict] = []
         while name not in known and len(row) < _LONGEST_WALK:
-            verdict = self._archive.get(name) or await self.fetch(name, donors)
+            verdict = self._archive.get(name) or await self.fetch(name, donors, signed=True)
             if verdict is None:
                 break
             row.append(verdict)
             name = verdict.judgement.previous
-        return row[::-1], name
+        return row[::-1]
 
     async def _give(self, channel: Channel) -> None:
         with self._admission.stream(channel.remote):
@@ -98,8 +104,10 @@ class Verdicts:
             await timely(channel.send({}, verdict.to_bytes()), _TIMEOUT_S)
 
 
-def _parse(data: bytes, name: str) -> Verdict:
+def _parse(data: bytes, name: str, signed: bool) -> Verdict:  # noqa: FBT001
     verdict = Verdict.from_bytes(data)
+    if signed and len(verdict.signers()) < verdict.judgement.committee.size.quorum:
+        raise MisbehavedError("a verdict lacks signatures")
     if verdict.judgement.hash != name:
         raise MisbehavedError("a verdict is not the one that was asked for")
     return verdict

@@ -6,6 +6,7 @@
 - `sources.json`: folders on this machine that hold shards; local, never shared
 - `shards/<hash>`: shards that came from other peers, or were unpacked for them
 - `checkpoints/`: the states that training here wrote
+- `verdicts/`: the verdicts that this peer holds to
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from peer.run.manifest import Manifest, dump_manifest, parse_manifest
 
 MANIFEST, SIGNATURES = "run.toml", "run.sig"
 _BLOBS, _SOURCES, _SHARDS = "blobs", "sources.json", "shards"
-_CHECKPOINTS = "checkpoints"
+_CHECKPOINTS, _VERDICTS = "checkpoints", "verdicts"
 
 
 class RunDirectory:
@@ -76,6 +77,11 @@ class RunDirectory:
     def checkpoints_path(self) -> Path:
         """Where the checkpoints of a peer that trains the run are kept."""
         return self.path / _CHECKPOINTS
+
+    @property
+    def verdicts_path(self) -> Path:
+        """Where the verdicts that a peer of the run holds to are kept."""
+        return self.path / _VERDICTS
 
     def blob_path(self, hash_: str) -> Path:
         """Return where the blob `hash_` lies, or would lie."""

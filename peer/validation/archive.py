@@ -7,20 +7,22 @@ What is read is verified again. A verdict that cannot be read ends the chain the
 it, too.
 """
 
-import contextlib
 import logging
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from peer.errors import MisbehavedError
+from peer.errors import DamagedError, MisbehavedError
 from peer.run.directory import write_atomically
-from peer.validation.judge import follow
+from peer.validation.judge import resume
 from peer.validation.rules import Rules
 from peer.validation.verdict import MAX_VERDICT_BYTES, Tip, Verdict
 
 log = logging.getLogger(__name__)
 
 _TIP = "tip"
-_HASH_CHARS = 64
+_HASH = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"[0-9]{9,10}-([0-9a-f]{64})\.json")
 
 
 class Archive:
@@ -44,33 +46,43 @@ class Archive:
 
     def get(self, name: str) -> Verdict | None:
         """Return the verdict with the judgement of that hash, its signatures yet to be checked."""
-        if len(name) != _HASH_CHARS or not name.isalnum():
+        path = self._files().get(name)
+        if path is None:
             return None
-        for path in self.folder.glob(f"*-{name}.json"):
-            with contextlib.suppress(OSError, MisbehavedError):
-                with path.open("rb") as file:
-                    verdict = Verdict.from_bytes(file.read(MAX_VERDICT_BYTES + 1))
-                if verdict.judgement.hash == name:
-                    return verdict
-            log.warning("the verdict in %s cannot be read", path)
-        return None
+        try:
+            return _read(path, name)
+        except DamagedError as error:
+            log.warning("%s", error)
+            return None
+
+    def newest_first(self) -> Iterator[Verdict]:
+        """Yield the verdicts that lead to the last one, as far back as they are here.
+
+        Raises:
+            DamagedError: A file is in the way that cannot be read.
+        """
+        name = self._last()
+        if name is None:
+            return
+        files = self._files()
+        if name not in files:
+            raise DamagedError(f"{self.folder / _TIP} names a verdict that is not here; delete it")
+        while (path := files.get(name)) is not None:
+            verdict = _read(path, name)
+            yield verdict
+            name = verdict.judgement.previous
 
     def chain(self) -> list[Verdict]:
         """Return the verdicts that lead to the last one, oldest first, as far as they are here."""
         found: list[Verdict] = []
         try:
-            name = (self.folder / _TIP).read_text().strip()
-        except (OSError, ValueError):
-            return found
-        while (verdict := self.get(name)) is not None:
-            found.append(verdict)
-            name = verdict.judgement.previous
+            found.extend(self.newest_first())
+        except DamagedError as error:
+            log.warning("%s", error)
         return found[::-1]
 
     def tip(self, rules: Rules, genesis: Tip) -> Tip:
-        """Return where the chain ends.
-
-        A chain whose beginning is not here was joined later: its first verdict was believed then.
+        """Return where the chain ends; see `judge.resume`.
 
         Args:
             rules: The run's.
@@ -79,10 +91,36 @@ class Archive:
         Raises:
             MisbehavedError: A verdict does not follow from the one before it.
         """
-        chain = self.chain()
-        if not chain:
-            return genesis
-        if chain[0].judgement.previous == genesis.hash:
-            return follow(rules, genesis, chain)
-        first = chain[0].judgement
-        return follow(rules, Tip(first.after, first.hash), chain[1:])
+        return resume(rules, genesis, self.chain())
+
+    def _last(self) -> str | None:
+        path = self.folder / _TIP
+        try:
+            name = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} cannot be read: {error}; delete it") from error
+        if not _HASH.fullmatch(name):
+            raise DamagedError(f"{path} names no verdict; delete it")
+        return name
+
+    def _files(self) -> dict[str, Path]:
+        """Return where each verdict lies, by the hash of its judgement."""
+        try:
+            paths = list(self.folder.iterdir())
+        except OSError:
+            return {}
+        named = ((_FILE.fullmatch(path.name), path) for path in paths)
+        return {match[1]: path for match, path in named if match is not None}
+
+
+def _read(path: Path, name: str) -> Verdict:
+    try:
+        with path.open("rb") as file:
+            verdict = Verdict.from_bytes(file.read(MAX_VERDICT_BYTES + 1))
+    except (OSError, MisbehavedError) as error:
+        raise DamagedError(f"the verdict in {path} cannot be read; delete it") from error
+    if verdict.judgement.hash != name:
+        raise DamagedError(f"{path} holds another verdict than its name says; delete it")
+    return verdict

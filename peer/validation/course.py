@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from peer.swarm.testimony import Good
 from peer.training.chain import Fork
 from peer.validation.choice import Branch, choose
-from peer.validation.judge import follow
+from peer.validation.judge import follow, resume
 from peer.validation.ledger import Ledger, Mark
 from peer.validation.rules import POINTS_A_NAT, Rules
 from peer.validation.verdict import Judgement, Tip, Verdict
@@ -32,22 +32,28 @@ class Restart:
         return self.ledger.generation
 
 
-def restart(tip: Tip, generation: int, last: Judgement | None, *, joins: bool) -> Restart | None:
+def restart(
+    tip: Tip, place: tuple[int, int], last: Judgement | None, *, joins: bool
+) -> Restart | None:
     """Return where a peer has to go, or None if it may stay.
 
     Args:
         tip: The end of the chain that it holds to.
-        generation: Where it is.
-        last: The judgement at the end of the chain, if there is one.
-        joins: Whether it has no state of its own yet.
+        place: The generation and epoch at which it is.
+        last: The judgement at the end of the chain. Without one the chain says nothing: it may
+            have been lost.
+        joins: Whether it has not worked in the run yet.
     """
     ledger, good = tip.ledger, tip.ledger.last_good
+    generation, epoch = place
+    if last is None:
+        return None
     if ledger.generation != generation:
         why = f"the run is in generation {ledger.generation}"
-        if last is not None and last.after.generation > generation:
+        if last.after.generation > generation:
             why = f"verdict {last.round}: {explain(last)}"
         return Restart(good, ledger, f"{why}; going on from epoch {good.epoch}")
-    if joins and good.epoch > 0:
+    if joins and good.epoch > epoch:
         return Restart(good, ledger, f"joining at epoch {good.epoch}, the last good one")
     return None
 
@@ -78,10 +84,7 @@ def continued(
     base = {genesis.hash: genesis, **known}.get(row[0].judgement.previous)
     if base is not None:
         return follow(rules, base, row)
-    first = row[0].judgement
-    if not joins or len(row[0].signers()) < first.committee.size.quorum:
-        return None
-    return follow(rules, Tip(first.after, first.hash), row[1:])
+    return resume(rules, genesis, row) if joins else None
 
 
 def prefer_chain(

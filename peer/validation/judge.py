@@ -146,10 +146,18 @@ def verdict_problem(
     wrong = problem(judgement, rules, tip, members=members, attendance=attendance, verify=verify)
     if wrong is not None:
         return wrong
-    signed, needed = len(verdict.signers(verify)), judgement.committee.size.quorum
-    if signed < needed:
-        return f"{signed} of those called signed it, {needed} must"
-    return None
+    return _quorum_problem(verdict, verify)
+
+
+def opening_problem(verdict: Verdict, rules: Rules, verify: Verify = identity.verify) -> str | None:
+    """Return why `verdict` cannot be the first that is known of a chain, or None.
+
+    What hangs on the verdict before it is believed: the roster, the seed, the ledger. Its evidence
+    is checked, that its finding follows from that, and who signed it.
+    """
+    judgement = verdict.judgement
+    wrong = _misplaced(judgement, rules) or _evidence_problem(judgement, verify)
+    return wrong or _misjudged(judgement, rules) or _quorum_problem(verdict, verify)
 
 
 def follow(
@@ -166,6 +174,25 @@ def follow(
             raise MisbehavedError(f"verdict {verdict.judgement.round} is refused: {wrong}")
         tip = Tip(verdict.judgement.after, verdict.judgement.hash)
     return tip
+
+
+def resume(
+    rules: Rules, genesis: Tip, chain: Sequence[Verdict], verify: Verify = identity.verify
+) -> Tip:
+    """Return the end of a chain as a peer kept it, oldest verdict first.
+
+    A chain that does not begin with `genesis` was joined later. What lies before its first verdict
+    was believed then; see `opening_problem`.
+
+    Raises:
+        MisbehavedError: A verdict does not continue the chain.
+    """
+    if not chain or chain[0].judgement.previous == genesis.hash:
+        return follow(rules, genesis, chain, verify)
+    first = chain[0].judgement
+    if (wrong := opening_problem(chain[0], rules, verify)) is not None:
+        raise MisbehavedError(f"verdict {first.round} is refused: {wrong}")
+    return follow(rules, Tip(first.after, first.hash), chain[1:], verify)
 
 
 def _weigh(
@@ -188,6 +215,45 @@ def _weigh(
     needed = committee.size.agreement(len(panel))
     finding = find(panel, needed, rules.margin_points, rules.tolerance_points)
     return finding, tuple(sorted(broken | set(finding.outliers)))
+
+
+def _misplaced(judgement: Judgement, rules: Rules) -> str | None:
+    """Return why a judgement cannot stand where it says, whatever comes before it, or None."""
+    if judgement.run_id != rules.run_id:
+        return "it is of another run"
+    if judgement.round == 1:
+        return "it does not begin where the run begins"
+    if judgement.epoch % rules.every_epochs:
+        return "there is no candidate at its epoch"
+    if judgement.after.round != judgement.round:
+        return "its ledger is of another round"
+    return None
+
+
+def _misjudged(judgement: Judgement, rules: Rules) -> str | None:
+    """Return whether seats or finding do not follow from good evidence."""
+    committee = judgement.committee
+    if committee.called != judgement.called:
+        return "its seats do not follow from its tickets"
+    finding, struck = _weigh(judgement.seats, judgement.question, committee, rules)
+    told = Finding(
+        decision=judgement.decision,
+        reason=judgement.reason,
+        difference_points=judgement.difference_points,
+        error_points=judgement.error_points,
+        cluster=judgement.cluster,
+        outliers=finding.outliers,
+    )
+    if (finding, struck) != (told, judgement.struck):
+        return "what it finds does not follow from its evidence"
+    return None
+
+
+def _quorum_problem(verdict: Verdict, verify: Verify) -> str | None:
+    signed, needed = len(verdict.signers(verify)), verdict.judgement.committee.size.quorum
+    if signed < needed:
+        return f"{signed} of those called signed it, {needed} must"
+    return None
 
 
 def _evidence_problem(judgement: Judgement, verify: Verify) -> str | None:

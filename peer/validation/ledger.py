@@ -108,20 +108,24 @@ class Ledger(RecordBody):
         of the epoch alone, so that it is the same for all: peers learn of verdicts one by one.
         """
         ended = (epoch - self.began) // (KEPT_ACCEPTED * rules.every_epochs)
-        return max(0, self.halvings - ended)
+        return max(0, self.halvings - max(0, ended))
 
     def seed(self, run_id: str, epoch: int) -> str:
         """Return the seed of the next round, for the candidate of an epoch."""
         return seed_of(run_id, self.round + 1, epoch, self.entropy)
 
-    def eligible(self, round_number: int, rules: Rules) -> tuple[str, ...]:
-        """Return whom the standings let sit in a round, sorted.
+    def tenure(self, rules: Rules) -> int:
+        """Return in how many epochs a peer must have contributed before it may sit.
 
         While the run is younger than the tenure it asks for, half of what the oldest peer has is
         enough: somebody must judge.
         """
         oldest = max((standing.epochs for standing in self.standings), default=0)
-        tenure = min(rules.tenure_epochs, oldest // 2 + 1)
+        return min(rules.tenure_epochs, oldest // 2 + 1)
+
+    def eligible(self, round_number: int, rules: Rules) -> tuple[str, ...]:
+        """Return whom the standings let sit in a round, sorted."""
+        tenure = self.tenure(rules)
         return tuple(
             standing.peer_id
             for standing in self.standings

@@ -13,7 +13,7 @@ from peer.errors import MisbehavedError
 from peer.run.canonical import canonical
 from peer.run.manifest import Hash, PeerId
 from peer.swarm.bodies import RecordBody
-from peer.swarm.testimony import CALLED, Assent, Commit, Count, Reveal, Ticket, Verify
+from peer.swarm.testimony import CALLED, MAX_POINTS, Assent, Commit, Count, Reveal, Ticket, Verify
 from peer.validation.committee import Committee, Ground, elect
 from peer.validation.ledger import Ledger, Peers
 from peer.validation.rules import MAX_ROSTER
@@ -78,8 +78,8 @@ class Judgement(RecordBody):
     attendance: Annotated[tuple[Attended, ...], Field(max_length=MAX_ROSTER)]
     decision: Decision
     reason: Reason
-    difference_points: int
-    error_points: int
+    difference_points: Annotated[int, Field(ge=-MAX_POINTS, le=MAX_POINTS)]
+    error_points: Annotated[int, Field(ge=0, le=10 * MAX_POINTS)]
     cluster: Peers
     struck: Peers
     after: Ledger

@@ -63,6 +63,11 @@ def test_looking_at_checkpoints_loads_neither_torch_nor_hivemind(tmp_path, comma
     assert not {"torch", "transformers", "hivemind"} & loaded
 
 
+@pytest.mark.parametrize("arguments", [("verdicts",), ("verdicts", "--verify"), ("validators",)])
+def test_looking_at_verdicts_loads_neither_torch_nor_hivemind(tmp_path, arguments):
+    assert not {"torch", "transformers", "hivemind"} & loaded_by(*arguments, home=tmp_path)
+
+
 def test_the_supervisor_loads_neither_torch_nor_hivemind():
     code = "import sys, peer.daemon.service; print(sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run(

@@ -47,6 +47,8 @@ CLI = {
     ),
     "status": "--home --json --watch",
     "stop": "--home",
+    "validators": "--home --json --run",
+    "verdicts": "--home --json --max-count --run --verify",
     "version": "--json",
 }
 

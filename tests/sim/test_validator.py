@@ -6,14 +6,16 @@ import types
 import pytest
 
 from peer.daemon.validator import Chambers, Validator
-from peer.events import VerdictAdopted
+from peer.errors import UnreachableError
+from peer.events import PeerMisbehaved, VerdictAdopted
 from peer.swarm.membership import Roster
+from peer.swarm.testimony import Good
 from peer.training.muster import Limits, Muster
 from peer.validation.actions import Found
 from peer.validation.archive import Archive
 from peer.validation.rules import Rules
 from peer.validation.score import Losses
-from peer.validation.verdict import Tip
+from peer.validation.verdict import Tip, Verdict
 
 EVERY = 5
 RULES = Rules(run_id="sim-" + "0" * 32, every_epochs=EVERY, tenure_epochs=EVERY)
@@ -77,11 +79,12 @@ class SimValidator:
         self.history = types.SimpleNamespace(
             row=lambda: list(self.rows.values()), met=lambda: set(court.members)
         )
+        self.dht = court.records.of(self.peer_id)
         self.worse = lambda question: court.worse.get(question.candidate, 0)
         chambers = Chambers(
             identity=self.identity,
             muster=self.muster,
-            dht=court.records.of(self.peer_id),
+            dht=self.dht,
             history=self.history,
             rules=RULES,
             look_s=1.0,
@@ -101,10 +104,10 @@ class SimValidator:
         worse = self.worse(asked.question)
         return Found(asked.question, Losses(tuple(b + worse for b in base), base))
 
-    async def start(self, generation=0):
-        self.muster.stand(generation, 1, root(1))
+    async def start(self, generation=0, epoch=1):
+        self.muster.stand(generation, epoch, root(epoch))
         await self.validator.verdicts.start()
-        await self.validator.settle(generation)
+        await self.validator.settle()
         self.tasks = [asyncio.ensure_future(part) for part in self.validator.parts()]
 
     def kill(self):
@@ -126,7 +129,7 @@ class SimValidator:
         where = self.validator.restart
         self.rows.clear()
         self.muster.stand(where.generation, where.mark.epoch, where.mark.state_root)
-        self.validator.note_restarted(where)
+        self.validator.note_restarted()
         return where
 
     @property
@@ -275,7 +278,7 @@ def test_whoever_joins_begins_at_the_last_good_state_and_nowhere_else(sim, make_
         joiner = SimValidator(court, 4, court.folder, joins=True)
         joiner.muster.stand(0, 0, INITIAL)
         await joiner.validator.verdicts.start()
-        await joiner.validator.settle(0)
+        await joiner.validator.settle()
         where = joiner.validator.restart
         assert (where.generation, where.mark.state_root) == (1, root(5))
         assert joiner.validator.is_new
@@ -310,6 +313,194 @@ def test_a_peer_that_takes_no_seat_follows_the_verdicts(sim, make_court):
         await court.open(3, willing=False)
         await court.judge(5)
         assert court.peers[3].verdicts[0].agreed is None
+
+    sim.run(scene())
+
+
+def good_of(tip, **change):
+    """Return what a peer says that holds to `tip`."""
+    ledger = tip.ledger
+    said = Good(
+        round=ledger.round,
+        verdict=tip.hash,
+        state_root=ledger.last_good.state_root,
+        generation=ledger.generation,
+    )
+    return said.model_copy(update=change)
+
+
+async def away(court):
+    """Let peer 3 of four miss three verdicts; return the others' tip."""
+    await court.open(0, 1, 2, 3)
+    await court.judge(5)
+    court.kill(3)
+    for epoch in (10, 15):
+        await court.judge(epoch)
+    await court.judge(20, worse=BAD)
+    await asyncio.sleep(1.0)
+    return court.peers[0].validator.tip
+
+
+def test_one_that_says_another_round_keeps_nobody_away(sim, make_court):
+    async def scene():
+        court = make_court()
+        tip = await away(court)
+        liar = court.identities[1].peer_id
+        court.kill(1)
+        court.records.held["good", liar] = (0.0, good_of(tip, round=0))
+        court.peers[3] = SimValidator(court, 3, court.folder)
+        await court.peers[3].start()
+        assert court.peers[3].validator.tip == tip
+
+    sim.run(scene())
+
+
+def test_one_that_strips_signatures_is_left_for_the_next(sim, make_court):
+    async def scene():
+        court = make_court()
+        tip = await away(court)
+        archive = Archive(court.folder / "0")
+
+        async def give(channel):
+            name = (await channel.receive()).header["hash"]
+            await channel.send(
+                {}, Verdict(judgement=archive.get(name).judgement, assents=()).to_bytes()
+            )
+
+        await court.peers[0].muster.serve("verdict", give)
+        court.peers[3] = SimValidator(court, 3, court.folder)
+        await court.peers[3].start()
+        assert court.peers[3].validator.tip == tip
+        blamed = {e.peer_id for e in court.peers[3].events if isinstance(e, PeerMisbehaved)}
+        assert blamed <= {court.identities[0].peer_id}
+
+    sim.run(scene())
+
+
+def test_keys_that_worked_once_move_no_veteran(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1)
+        for epoch in (5, 10, 15):
+            await court.judge(epoch)
+        forged = make_court()
+        forged.records, forged.swarm = court.records, court.swarm
+        forged.folder = court.folder / "fresh"
+        await forged.open(2, 3, 4, 5)
+        await forged.judge(5, worse=BAD)
+        for number in (0, 1):
+            court.peers[number].history.met = lambda: {i.peer_id for i in court.identities}
+        before = court.peers[0].validator.tip
+        await asyncio.sleep(60.0)
+        assert [court.peers[number].validator.tip for number in (0, 1)] == [before] * 2
+
+    sim.run(scene())
+
+
+def test_a_peer_without_the_candidate_learns_of_its_rejection(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        still = court.peers.pop(3)
+        await court.judge(10, worse=BAD)
+        await asyncio.sleep(60.0)
+        assert (still.validator.restart.generation, still.validator.restart.mark.epoch) == (1, 5)
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("how", ["no answer", "no majority", "no donor"])
+def test_a_joiner_that_cannot_find_out_is_new_until_it_can(sim, make_court, how):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        await asyncio.sleep(1.0)
+        joiner = SimValidator(court, 4, court.folder, joins=True)
+        joiner.muster.stand(0, 0, INITIAL)
+        await joiner.validator.verdicts.start()
+        if how == "no answer":
+
+            async def get(run, kind):
+                raise UnreachableError("no node of the DHT answered")
+
+            joiner.dht.get = get
+        elif how == "no majority":
+            for number in (2, 3):
+                court.kill(number)
+                place = "good", court.identities[number].peer_id
+                court.records.held[place] = (0.0, good_of(court.genesis))
+        else:
+            for number in range(4):
+                court.kill(number)
+        await joiner.validator.settle()
+        assert joiner.validator.is_new
+        assert joiner.validator.restart is None
+
+    sim.run(scene())
+
+
+def test_a_joiner_that_finds_no_verdict_is_as_free_as_the_others(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2)
+        await asyncio.sleep(5.0)
+        joiner = SimValidator(court, 4, court.folder, joins=True)
+        joiner.muster.stand(0, 0, INITIAL)
+        await joiner.validator.verdicts.start()
+        await joiner.validator.settle()
+        assert not joiner.validator.is_new
+
+    sim.run(scene())
+
+
+def test_a_joiner_that_last_good_overtakes_goes_there(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        await asyncio.sleep(1.0)
+        joiner = SimValidator(court, 4, court.folder, joins=True)
+        await joiner.start(epoch=0)
+        joiner.follow_restart()
+        joiner.muster.stand(0, 6, root(6))
+        for epoch in (10, 15, 20):
+            await court.judge(epoch)
+        await asyncio.sleep(30.0)
+        assert joiner.validator.restart.mark.epoch == 20
+        joiner.kill()
+
+    sim.run(scene())
+
+
+def test_a_verdict_that_is_replaced_during_a_rollback_is_followed(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        await court.judge(10, worse=BAD)
+        peer = court.peers[0]
+        rejected = peer.validator.tip
+        peer.follow_restart()
+        assert peer.validator.restart is None
+        peer.muster.stand(0, 10, root(10))
+        peer.validator.note_restarted()
+        assert peer.validator.restart.generation == rejected.ledger.generation
+
+    sim.run(scene())
+
+
+def test_a_peer_at_rest_scores_nothing(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        court.peers[3].validator.note_rest(resting=True)
+        await court.judge(5)
+        assert court.peers[3].verdicts[0].agreed is None
+        court.peers[3].validator.note_rest(resting=False)
+        await court.judge(10)
+        assert court.peers[3].verdicts[1].agreed
 
     sim.run(scene())
 

@@ -13,6 +13,7 @@ from peer.validation.verdict import Seat, Tip, Verdict
 
 RULES = Rules(run_id="tiny-1", every_epochs=5, tenure_epochs=5)
 CHUNKS = 8
+METRICS = {"accuracy": 0.25}
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +48,9 @@ def make_case(root, losses):
     """Return the case of a round; `said` says by place what a peer found, commits to or keeps."""
 
     def make_one(tip, peers, worse=0, said=None, name="candidate", **change):
-        epoch = change.pop("epoch", tip.ledger.epoch + RULES.every_epochs)
-        seed = tip.ledger.seed(RULES.run_id, epoch)
+        rules = change.pop("rules", RULES)
+        epoch = change.pop("epoch", tip.ledger.epoch + rules.every_epochs)
+        seed = tip.ledger.seed(rules.run_id, epoch)
         question = Question(seed, root(name), tip.ledger.baseline.state_root)
         pairs = {}
         for place, peer in enumerate(peers):
@@ -57,7 +59,7 @@ def make_case(root, losses):
         commits = {p: make_commit(p, question, kept) for p, (kept, _) in pairs.items() if kept}
         witnessed = [commit.brief for commit in commits.values()]
         reveals = {
-            peer: make_reveal(peer, question, shown, witnessed)
+            peer: make_reveal(peer, question, shown, witnessed, metrics=METRICS)
             for peer, (_, shown) in pairs.items()
             if shown
         }
@@ -68,7 +70,7 @@ def make_case(root, losses):
             "epoch": epoch,
             "candidate": question.candidate,
             "members": frozenset(peer.peer_id for peer in peers),
-            "attendance": {peer.peer_id: RULES.every_epochs for peer in peers},
+            "attendance": {peer.peer_id: rules.every_epochs for peer in peers},
             "seats": seats,
         }
         return Case(**fields | change)
@@ -92,7 +94,8 @@ def make_verdict(make_case, sign):
     """Return a verdict that all peers signed, and where it leads."""
 
     def make_one(tip, peers, worse=0, **change):
-        judgement = build(RULES, tip, make_case(tip, peers, worse, **change))
+        case = make_case(tip, peers, worse, **change)
+        judgement = build(change.get("rules", RULES), tip, case)
         return sign(judgement, peers[:12]), Tip(judgement.after, judgement.hash)
 
     return make_one

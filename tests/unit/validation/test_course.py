@@ -48,22 +48,23 @@ def held(verdict, peers):
 
 def test_an_accepted_candidate_sends_nobody_anywhere(make_chain):
     [verdict] = make_chain(0)
-    assert restart(tip_of(verdict), 0, verdict.judgement, joins=False) is None
+    assert restart(tip_of(verdict), (0, 5), verdict.judgement, joins=False) is None
 
 
 def test_a_rejected_candidate_sends_all_to_the_last_good_state(make_chain):
     good, bad = make_chain(0, BAD)
-    where = restart(tip_of(bad), 0, bad.judgement, joins=False)
+    where = restart(tip_of(bad), (0, 10), bad.judgement, joins=False)
     assert (where.mark.state_root, where.generation) == (good.judgement.candidate, 1)
     assert "verdict 2: reject of epoch 10" in where.reason
-    assert restart(tip_of(bad), 1, bad.judgement, joins=False) is None
+    assert restart(tip_of(bad), (1, 5), bad.judgement, joins=False) is None
 
 
 def test_whoever_joins_begins_at_the_last_good_state(make_chain, genesis):
     [good] = make_chain(0)
-    where = restart(tip_of(good), 0, good.judgement, joins=True)
+    where = restart(tip_of(good), (0, 0), good.judgement, joins=True)
     assert where.mark.epoch == 5
-    assert restart(genesis, 0, None, joins=True) is None
+    assert restart(tip_of(good), (0, 5), good.judgement, joins=True) is None
+    assert restart(genesis, (0, 0), None, joins=True) is None
 
 
 def test_what_was_found_is_said_in_nats(make_chain):
@@ -89,7 +90,12 @@ def test_a_chain_that_meets_ours_nowhere_is_for_those_who_join_only(make_chain, 
 def test_a_first_verdict_that_too_few_signed_is_for_nobody(make_chain, rules, genesis):
     row = make_chain(0, 0)
     unsigned = row[1].model_copy(update={"assents": row[1].assents[:1]})
-    assert continued(rules, [], genesis, [unsigned], joins=True) is None
+    with pytest.raises(MisbehavedError, match="signed"):
+        continued(rules, [], genesis, [unsigned], joins=True)
+
+
+def test_a_chain_that_was_lost_sends_nobody_back(genesis):
+    assert restart(genesis, (2, 40), None, joins=False) is None
 
 
 def test_a_verdict_that_follows_from_nothing_is_refused(make_chain, rules, genesis):
