@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 from peer import __version__
+from peer.daemon.docket import Docket
 from peer.daemon.scoring import Scorer
 from peer.daemon.verdicts import Verdicts
-from peer.errors import MisbehavedError, PeerError
+from peer.errors import PeerError
 from peer.events import Message, ValidationMoved, VerdictAdopted
 from peer.identity import Identity
 from peer.swarm.bodies import RecordBody
@@ -22,10 +23,8 @@ from peer.swarm.dht import Dht
 from peer.swarm.kinds import KINDS
 from peer.swarm.records import Envelope
 from peer.swarm.testimony import Assent, Good, Proposal
-from peer.training.chain import Fork
 from peer.training.history import History
 from peer.training.muster import Muster
-from peer.training.transfer import offload
 from peer.validation.actions import (
     Action,
     Adopt,
@@ -40,16 +39,14 @@ from peer.validation.actions import (
     SignVerdict,
 )
 from peer.validation.archive import Archive
-from peer.validation.choice import most_held
 from peer.validation.committee import attendance, members_of
-from peer.validation.course import Restart, continued, explain, prefer_chain, restart
-from peer.validation.judge import resume
+from peer.validation.course import Restart, explain, restart
 from peer.validation.round import step
 from peer.validation.rules import POINTS_A_NAT, Rules, Timing
 from peer.validation.score import make_commit, make_reveal
 from peer.validation.state import Phase, State, begin
 from peer.validation.ticket import DoubleTicket, make
-from peer.validation.verdict import Judgement, Tip, Verdict
+from peer.validation.verdict import Tip, Verdict
 from peer.validation.view import Observed
 
 log = logging.getLogger(__name__)
@@ -72,8 +69,6 @@ _TRIES = 3
 """So often a record is published, or a judgement fetched, before it is given up."""
 _SETTLE_TRIES = 8
 _LEARN_TIMEOUT_S = 120.0
-_VERDICT_ELEMENTS = 1 << 12
-"""Checking a verdict takes about as long as passing over so many numbers."""
 _BUSY_AFTER_S = 20.0
 """So long after a verdict a better one of the same round may still come."""
 
@@ -122,15 +117,10 @@ class Validator:
     def __init__(self, chambers: Chambers, *, joins: bool) -> None:
         self._with = chambers
         self._joined = joins
-        self._worked = self._none_yet = False
+        self._worked = False
         self._resting = False
         self._timing = Timing.paced(chambers.look_s)
-        self._chain = chambers.archive.chain()
-        try:
-            self._tip = resume(chambers.rules, chambers.genesis, self._chain)
-        except MisbehavedError as error:
-            log.warning("the verdicts on this disk are not used: %s", error)
-            self._chain, self._tip = [], chambers.genesis
+        self._docket = Docket(chambers.archive, chambers.rules, chambers.genesis, self._report)
         self._state = self._begin({})
         self.verdicts = Verdicts(chambers.muster, chambers.archive, self._proposed)
         """Gives verdicts to whoever asks."""
@@ -152,7 +142,7 @@ class Validator:
     @property
     def tip(self) -> Tip:
         """The end of the chain that we hold to."""
-        return self._tip
+        return self._docket.tip
 
     @property
     def is_new(self) -> bool:
@@ -161,12 +151,12 @@ class Validator:
         As long as others are not heard of, nobody knows that there is none.
         """
         self._worked |= self._with.muster.abreast
-        return self._joined and not self._worked and not self._none_yet
+        return self._joined and not self._worked and not self._docket.is_empty_elsewhere
 
     @property
     def needed(self) -> frozenset[str]:
         """The states that are judged, or that others may be judged by."""
-        roots = {mark.state_root for mark in self._tip.ledger.accepted}
+        roots = {mark.state_root for mark in self.tip.ledger.accepted}
         judged = (self._state.candidate, self._candidate)
         return frozenset(roots.union(each.state_root for each in judged if each is not None))
 
@@ -180,11 +170,9 @@ class Validator:
             good: Mapping[str, Good] = {}
             with contextlib.suppress(PeerError):
                 good = self._of_known(await self._with.dht.get(self._run_id, "good"))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LEARN_TIMEOUT_S):
-                    await self._learn(good, ahead=0)
+            await self._learn(good, ahead=0)
             # Whoever does not join finds out beside its work.
-            if not self.is_new or self._tip.ledger.round or not self._with.muster.live():
+            if not self.is_new or self.tip.ledger.round or not self._with.muster.live():
                 break
             await asyncio.sleep(self._with.look_s)
         self._set_course()
@@ -224,10 +212,6 @@ class Validator:
         return self._with.rules.run_id
 
     @property
-    def _last(self) -> Judgement | None:
-        return self._chain[-1].judgement if self._chain else None
-
-    @property
     def _is_willing(self) -> bool:
         return self._with.willing and not self._resting
 
@@ -236,7 +220,7 @@ class Validator:
             self._with.identity.peer_id,
             self._with.rules,
             self._timing,
-            self._tip,
+            self.tip,
             willing=self._is_willing,
             doubles=doubles,
         )
@@ -245,9 +229,9 @@ class Validator:
         """Say where the training loop has to go, by what we hold to and where it is."""
         standing = self._with.muster.standing
         place = (standing.generation, standing.epoch)
-        where = restart(self._tip, place, self._last, joins=self.is_new)
-        if where != self.restart:
-            self.restart = where
+        self.restart = restart(self.tip, place, self._docket.last, joins=self.is_new)
+        if self.restart is not None:
+            self._candidate = None  # it is of the branch that is left
 
     async def _watch(self) -> None:
         looks = 0
@@ -268,9 +252,9 @@ class Validator:
     async def _look(self, now_s: float) -> None:
         """Take one step."""
         # On the way to another generation there is none.
-        here = self._with.muster.standing.generation == self._tip.ledger.generation
+        here = self._with.muster.standing.generation == self.tip.ledger.generation
         fresh = self._candidate if here else None
-        is_next = fresh is not None and fresh.epoch > self._tip.ledger.epoch
+        is_next = fresh is not None and fresh.epoch > self.tip.ledger.epoch
         over = is_next or now_s - self._adopted_s > _BUSY_AFTER_S
         if self._state.phase is Phase.DONE and over:
             self._state = self._begin(self._state.view.doubles)
@@ -281,7 +265,7 @@ class Validator:
             self._carry_out(action, now_s)
         self._say_where(now_s)
         if self._learning is None or self._learning.done():
-            self._learning = asyncio.create_task(self._learn_in_time(seen.good))
+            self._learning = asyncio.create_task(self._learn(seen.good, ahead=1))
         self._set_course()
         self._show()
 
@@ -290,9 +274,8 @@ class Validator:
 
         Keys are cheap, and so is one contribution: neither moves anybody who knows a chain.
         """
-        ledger, rules = self._tip.ledger, self._with.rules
-        known = {*ledger.eligible(ledger.round + 1, rules), *ledger.drawn}
-        if not ledger.round and not self.is_new:
+        known = self._docket.electorate()
+        if not self.tip.ledger.round and not self.is_new:
             known = set(self._with.history.met())
         known.discard(self._with.identity.peer_id)
         return {p: each.body for p, each in records.items() if not known or p in known}
@@ -398,24 +381,10 @@ class Validator:
     # ---- consequences
 
     def _adopt(self, verdict: Verdict) -> None:
-        """Hold to a verdict that continues our chain, or takes the place of its last one."""
-        judgement = verdict.judgement
+        """Hold to a verdict, and act on it."""
         if self._evaluation is not None:
             self._evaluation.cancel()  # nobody waits for it any more
-        kept = [v for v in self._chain if v.judgement.round < judgement.round]
-        self._take_chain([*kept, verdict], Tip(judgement.after, judgement.hash))
-
-    def _take_chain(self, chain: list[Verdict], tip: Tip) -> None:
-        known = {verdict.judgement.hash for verdict in self._chain}
-        for verdict in (v for v in chain if v.judgement.hash not in known):
-            try:
-                self._with.archive.keep(verdict)
-            except OSError as error:
-                log.warning("a verdict cannot be written: %s", error)
-            self._report(verdict)
-        if tip.ledger.generation != self._tip.ledger.generation:
-            self._candidate = None
-        self._chain, self._tip = chain, tip
+        self._docket.adopt(verdict)
         self._set_course()
 
     def _report(self, verdict: Verdict) -> None:
@@ -448,10 +417,10 @@ class Validator:
 
     def _say_where(self, now_s: float) -> None:
         """Keep it known to which verdict we hold."""
-        ledger = self._tip.ledger
+        ledger = self.tip.ledger
         good = Good(
             round=ledger.round,
-            verdict=self._tip.hash,
+            verdict=self.tip.hash,
             state_root=ledger.last_good.state_root,
             generation=ledger.generation,
         )
@@ -460,63 +429,23 @@ class Validator:
         self._said, self._said_s = good, now_s
         self._publish("good", good)
 
-    async def _learn_in_time(self, good: Mapping[str, Good]) -> None:
+    async def _learn(self, good: Mapping[str, Good], ahead: int) -> None:
+        """Find out whether the others hold to another chain, and follow it; see `Docket.learn`."""
+        me = self._with.identity.peer_id
+        others = {peer: said for peer, said in good.items() if peer != me}
+        went = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LEARN_TIMEOUT_S):
-                await self._learn(good, ahead=1)
-
-    async def _learn(self, good: Mapping[str, Good], ahead: int) -> None:
-        """Go over to the chain that most of the others hold to, if it is another one.
-
-        Args:
-            good: What they say.
-            ahead: By how many verdicts they may be further without that: a round of its own brings
-                the next one.
-        """
-        me, tip = self._with.identity.peer_id, self._tip
-        others = {peer: said for peer, said in good.items() if peer != me}
-        name = most_held(others, ())
-        if name is None:
-            return
-        genesis = self._with.genesis.hash
-        self._none_yet = name == genesis
-        ours = {v.judgement.hash for v in self._chain} | {genesis}
-        donors = [peer for peer, said in others.items() if said.verdict == name]
-        number = max(others[donor].round for donor in donors)
-        if name in ours or tip.ledger.round < number <= tip.ledger.round + ahead:
-            return
-        row = await self.verdicts.walk(name, donors, ours)
-        if not row or row[-1].judgement.hash != name:
-            return
-        try:
-            await self._weigh(row, others)
-        except MisbehavedError as error:
-            log.warning("the verdicts that most hold to are not followed: %s", error)
-
-    async def _weigh(self, row: list[Verdict], good: Mapping[str, Good]) -> None:
-        chambers, chain = self._with, self._chain
-        found = await offload(
-            _VERDICT_ELEMENTS * len(row),
-            lambda: continued(chambers.rules, chain, chambers.genesis, row, joins=self.is_new),
-        )
-        if found is None:
-            log.warning("others hold to a chain of verdicts that meets ours nowhere")
-            return
-        decision, reason = prefer_chain(chain, row, good, tuple(good))
-        if decision is Fork.STAY:
-            log.debug("we stay on our chain of verdicts: %s", reason)
-            return
-        common = row[0].judgement.previous
-        kept = list(chain)
-        while kept and kept[-1].judgement.hash != common:
-            kept.pop()
-        log.info("holding to verdict %d of the others: %s", found.ledger.round, reason)
-        self._take_chain([*kept, *row], found)
-        self._state = self._begin(self._state.view.doubles)
+                went = await self._docket.learn(
+                    others, self.verdicts, ahead=ahead, joins=self.is_new
+                )
+        if went:
+            self._state = self._begin(self._state.view.doubles)
+            self._set_course()
 
     def _show(self) -> None:
         """Tell the supervisor where the round is, when that changes."""
-        state, ledger = self._state, self._tip.ledger
+        state, ledger = self._state, self.tip.ledger
         committee, judged = state.committee, state.candidate
         place = committee.place(self._with.identity.peer_id) if committee is not None else None
         shown = ValidationMoved(
