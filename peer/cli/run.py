@@ -104,6 +104,20 @@ def run() -> None:
     show_default=True,
     help="Held-out rows scored.",
 )
+@click.option(
+    "--validate-every",
+    type=int,
+    default=100,
+    show_default=True,
+    help="The checkpoint of each so many epochs is judged; 0 judges none.",
+)
+@click.option(
+    "--margin",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="By how many nats a checkpoint may be worse and not be rejected.",
+)
 @home_option
 @json_option
 def init(*, directory: Path, home: str | None, as_json: bool, **flags: Any) -> None:
@@ -195,6 +209,7 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
         BatchSection,
         ScheduleSection,
         TaskSection,
+        ValidationSection,
     )
 
     if flags["mask_probability"] is not None and flags["task"] != "masked-lm":
@@ -223,6 +238,10 @@ def _body(directory: Path, flags: dict[str, Any]) -> dict[str, Any]:
         "batch": _section(BatchSection, _given(flags, "target_loss_terms")),
         "averaging": _section(AveragingSection, _given(flags, "codec")),
         "max_rows": flags["evaluation_rows"],
+        "validation": _section(
+            ValidationSection,
+            {"every_epochs": flags["validate_every"], "margin": flags["margin"]},
+        ),
     }
 
 

@@ -29,6 +29,7 @@ from peer.run.manifest import (
     ScheduleSection,
     TaskSection,
     TokenizerSection,
+    ValidationSection,
 )
 from peer.run.signature import sign_manifest
 from peer.tasks import registry
@@ -59,6 +60,7 @@ class Wishes:
         batch: The target batch.
         averaging: How contributions become one.
         max_rows: Rows that a score takes.
+        validation: How checkpoints are judged.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Wishes:
     batch: BatchSection
     averaging: AveragingSection
     max_rows: int
+    validation: ValidationSection
 
 
 def found(target: Path, wishes: Wishes, founder: Identity, say: Say) -> RunDirectory:
@@ -128,6 +131,7 @@ def _write(folder: Path, wishes: Wishes, founder: Identity, say: Say) -> Manifes
         batch=wishes.batch,
         averaging=wishes.averaging,
         evaluation=EvaluationSection(max_rows=wishes.max_rows, baselines=baselines),
+        validation=wishes.validation,
     )
     run = RunDirectory.create(folder, manifest)
     write_atomically(folder / SIGNATURES, sign_manifest(manifest, founder).encode())

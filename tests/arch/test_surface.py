@@ -31,9 +31,10 @@ CLI = {
     "resume": "--home",
     "run init": (
         "directory --codec --data --decay --evaluation-rows --floor --heads --hidden --home --json"
-        " --layers --lr --mask-probability --max-grad-norm --model --model-config --model-from"
-        " --name --optimizer --pretrained --seed --sequence-length --target-loss-terms --task"
-        " --tokenizer --total-epochs --vocab-size --warmup-epochs --weight-decay"
+        " --layers --lr --margin --mask-probability --max-grad-norm --model --model-config"
+        " --model-from --name --optimizer --pretrained --seed --sequence-length"
+        " --target-loss-terms --task --tokenizer --total-epochs --validate-every --vocab-size"
+        " --warmup-epochs --weight-decay"
     ),
     "run show": "directory --home --json",
     "run verify": "directory --home --json",

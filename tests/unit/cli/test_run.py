@@ -80,6 +80,12 @@ def test_the_initial_state_is_a_file_and_the_seed_is_not_in_the_manifest(new_run
     assert "seed" not in (new_run / "run.toml").read_text()
 
 
+def test_a_founder_says_how_often_and_how_strictly_checkpoints_are_judged(init, tmp_path):
+    assert init(validate_every=7, margin=0.1).exit_code == 0
+    validation = RunDirectory.open(tmp_path / "new-run").manifest.validation
+    assert (validation.every_epochs, validation.margin) == (7, 0.1)
+
+
 def test_the_same_flags_found_the_same_run(init, tmp_path):
     ids = []
     for _ in range(2):
@@ -140,6 +146,8 @@ def test_a_pretrained_directory_gives_model_weights_and_tokenizer(
         ({"codec": "zip"}, 2, "'zip' is not one of 'none', 'fp16', 'int8'"),
         ({"floor": 0.5}, 2, "--floor has a meaning only with a --decay"),
         ({"evaluation_rows": 0}, 2, "--evaluation-rows"),
+        ({"validate_every": -1}, 2, "every_epochs: "),
+        ({"margin": 0}, 2, "margin: "),
         ({"seed": 2**70}, 2, "--seed"),
         ({"decay": "linear"}, 2, "a linear decay needs total_epochs"),
         ({"total_epochs": 5}, 2, "total_epochs has a meaning only for a linear decay"),
