@@ -53,6 +53,7 @@ def test_what_a_hostile_majority_poisons_is_rolled_back_everywhere(start_sandbox
     assert sandbox.left() == []
 
 
+@pytest.mark.slow
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["poisoned-candidate", "lying-validators", "killed-seats"])
