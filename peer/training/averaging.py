@@ -12,6 +12,7 @@ from peer.errors import MisbehavedError, PeerError
 from peer.events import Message, PartRefused, RoundFailure
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body
+from peer.training.attendance import LOOK_S
 from peer.training.averages import AverageLog
 from peer.training.ballot import Ballot, NoQuorumError
 from peer.training.certificate import Base, Certificate, Vote
@@ -73,6 +74,7 @@ class Averager:
         self._running: tuple[str, asyncio.Future[None]] | None = None
         self._stage = RoundFailure.NO_GROUP
         self._tried: Base | None = None
+        self._generation: int | None = None
         self._spilling: asyncio.Future[None] | None = None
         self._leads = Leads()
         # A round that was abandoned may still be ending when the next one begins.
@@ -171,6 +173,7 @@ class Averager:
     async def _attempt(self, base: Base, contribution: Contribution) -> Committed | Failed:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
+        await self._gather_again(base.generation)
         # Tells everybody that we are ready, and us where everybody is by now. Who has been silent
         # for long is waited for if nobody else is there: we would part from them.
         await self._muster.poll(self._muster.not_down(), hurried=bool(self._muster.live()))
@@ -209,6 +212,20 @@ class Averager:
             "certify": loop.time() - moved_s,
         }
         return self._committed(certificate, parts, seconds)
+
+    async def _gather_again(self, generation: int) -> None:
+        """Wait, once in a generation, for those who are just going back to where it begins.
+
+        Whoever went on alone meanwhile would be ahead of them all.
+        """
+        before, self._generation = self._generation, generation
+        if before in (None, generation):
+            return
+        muster = self._muster
+        until_s = muster.now_s + muster.limits.frame_timeout_s
+        while muster.left_behind(generation) and muster.now_s < until_s:
+            await muster.poll(muster.live(), hurried=True)
+            await muster.moved(LOOK_S)
 
     def _enter(self, stage: RoundFailure, phase: str) -> None:
         self._stage = stage

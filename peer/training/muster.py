@@ -238,6 +238,11 @@ class Muster:
         """
         return {m.peer_id for m in self.roster.members() if m.failures == 0 and m.report}
 
+    def left_behind(self, generation: int) -> set[str]:
+        """Return the live peers that we work with and that are not in `generation` yet."""
+        reports = ((peer, self.roster.report(peer)) for peer in self.live() & self.tenured)
+        return {peer for peer, report in reports if report and report.generation < generation}
+
     def live(self) -> set[str]:
         """Return the other peers that answered lately."""
         return self.roster.live(self.now_s)
