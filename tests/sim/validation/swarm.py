@@ -39,8 +39,8 @@ def root(name):
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def honest_losses(question, worse_nats=0.0, spread=3, rng=None):
-    """Return what an honest peer finds; peers differ by at most `spread` points."""
+def honest_losses(question, worse_nats=0.0, spread=1, rng=None):
+    """Return what an honest peer finds; each is at most `spread` points off."""
     rng = rng or random.Random(0)
     rows = random.Random(question.id)
     chunks = draw_chunks(question, ROWS, SCORED)
@@ -136,7 +136,7 @@ class SimPeer:
             case PublishTicket(seed):
                 self.publish(now_s, "ticket", make(identity, seed))
             case Evaluate(question=question):
-                found = honest_losses(question, swarm.worse_nats, 3, swarm.rng)
+                found = honest_losses(question, swarm.worse_nats, 1, swarm.rng)
                 self.losses = (now_s + self.scores_in_s, Found(question, self.behave(found)))
             case PublishCommit(question, losses):
                 self.publish(now_s, "commit", make_commit(identity, question, losses))

@@ -106,7 +106,7 @@ def play(sim, crowd):
                 false[liar] = rng.choice(LIES)
             if together:
                 false = dict.fromkeys(false, inflate if worse == BETTER else deflate)
-            truth = {p: sim.honest_losses(question, worse, 3, rng) for p in peers}
+            truth = {p: sim.honest_losses(question, worse, 1, rng) for p in peers}
             seats = [told(p, question, truth[p], truth[p]) for p in peers if p not in false]
             honest = list(seats)
             seats += [lie(p, question, truth[p], honest, rng) for p, lie in false.items()]
