@@ -205,6 +205,8 @@ class ValidationMoved(Message):
     generation: int
     last_good_epoch: int
     last_good_root: str
+    problem: str | None
+    """What kept this peer from its part in the last round, in words."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

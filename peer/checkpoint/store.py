@@ -122,7 +122,7 @@ class CheckpointStore:
         Raises:
             OSError: The disk is full or fails; what was said before stays.
         """
-        found = next((stored for stored in self.roots() if stored.state_root == state_root), None)
+        found = self._find(state_root)
         if found is None or self._author is None:
             return False
         name = name_of(found.epoch, state_root)
@@ -175,7 +175,7 @@ class CheckpointStore:
 
     def load(self, state_root: str, schema: Schema, slots: dict[str, Slot]) -> Checkpoint | None:
         """Return the checkpoint of a state, or None if there is no whole one; in any thread."""
-        found = next((stored for stored in self.roots() if stored.state_root == state_root), None)
+        found = self._find(state_root)
         if found is None:
             return None
         try:
@@ -206,7 +206,7 @@ class CheckpointStore:
         Raises:
             LookupError: There is none of that root, or it is being dropped.
         """
-        found = next((stored for stored in self.roots() if stored.state_root == state_root), None)
+        found = self._find(state_root)
         if found is None:
             raise LookupError(f"there is no checkpoint of the state {state_root}")
         with self._shelf.hold(name_of(found.epoch, state_root)) as path:
@@ -215,6 +215,9 @@ class CheckpointStore:
     def written_s(self, checkpoint: Checkpoint) -> float:
         """Return when `checkpoint`, which is in the store, was written, in Unix seconds."""
         return (self._folder / checkpoint.name / HEAD).stat().st_mtime
+
+    def _find(self, state_root: str) -> Stored | None:
+        return next((stored for stored in self.roots() if stored.state_root == state_root), None)
 
     def _read_head(self, name: str) -> Stored | None:
         epoch, _, root = name.partition("-")

@@ -135,6 +135,8 @@ def _validation(status: Status) -> str:
     text += f"; last good is epoch {good['epoch']:,}, {now['round']:,} verdicts"
     if (verdict := now["last_verdict"]) is not None:
         text += f" (last: {verdict['decision']} of epoch {verdict['epoch']:,}, {verdict['reason']})"
+    if now["problem"]:
+        text += f"; {now['problem']}"
     if status["rollbacks"]:
         text += f"; {status['rollbacks']} rolled back: {status['last_rollback']}"
     return text

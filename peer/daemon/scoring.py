@@ -1,17 +1,15 @@
 """Scoring a candidate and its baseline on the rows that a question draws, beside training."""
 
 import asyncio
-import logging
 import threading
 
 from peer.checkpoint.states import States
 from peer.errors import PeerError
 from peer.tasks.task import HeldOutRows
 from peer.training.evaluation import Evaluator
+from peer.training.memory import is_out_of_memory
 from peer.validation.actions import Evaluate, Found
 from peer.validation.score import Losses, draw_chunks, to_points
-
-log = logging.getLogger(__name__)
 
 
 class _EndedError(Exception):
@@ -37,8 +35,8 @@ class Scorer:
         self._states = states
         self._in_turn = threading.Lock()  # one that nobody waits for ends after its batch
 
-    async def score(self, asked: Evaluate) -> Found | None:
-        """Return what the question's states score; None if one of them cannot be had."""
+    async def score(self, asked: Evaluate) -> Found | str:
+        """Return what the question's states score, or why they cannot be scored, in words."""
         baseline = asked.baseline
         pair = []
         for root, epoch in (
@@ -48,11 +46,9 @@ class Scorer:
             try:
                 state = await self._states.find(root, epoch)
             except PeerError as error:
-                log.warning("the state of epoch %d cannot be had: %s", epoch, error)
-                return None
+                return f"the state of epoch {epoch} cannot be had: {error}"
             if state is None:
-                log.warning("the state of epoch %d cannot be had: nobody gives it", epoch)
-                return None
+                return f"the state of epoch {epoch} cannot be had: nobody gives it"
             pair.append(state.parameters)
         ended = threading.Event()
 
@@ -76,5 +72,9 @@ class Scorer:
 
         try:
             return Found(asked.question, await asyncio.to_thread(evaluate))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return "there is no memory to score it with"
         finally:
             ended.set()

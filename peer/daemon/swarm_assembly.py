@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from peer.checkpoint.initial import initial_root
 from peer.checkpoint.offers import Offers
 from peer.checkpoint.snapshot import SnapshotServer
 from peer.checkpoint.states import States
@@ -30,7 +31,6 @@ from peer.validation.rules import Rules
 from peer.validation.verdict import Tip
 
 _AVERAGES_IN_MEMORY_BYTES = 64 << 20
-_VERDICTS = "verdicts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,6 @@ def _make_validator(ground: Ground, history: History, states: States) -> Validat
     if not run.manifest.validation.every_epochs:
         return None
     rules = Rules.of(run.run_id, run.manifest.validation)
-    initial_root = ground.initial().root(run.manifest_hash)
     chambers = Chambers(
         identity=ground.identity,
         muster=ground.network.muster,
@@ -120,8 +119,8 @@ def _make_validator(ground: Ground, history: History, states: States) -> Validat
         rules=rules,
         look_s=ground.settings.look_s,
         willing=ground.settings.take_seats,
-        archive=Archive(run.path / _VERDICTS),
-        genesis=Tip.genesis(run.run_id, initial_root),
+        archive=Archive(run.verdicts_path),
+        genesis=Tip.genesis(run.run_id, initial_root(run)),
         scorer=Scorer(ground.evaluator, ground.heldout, rules.rows, states),
         unix_time_s=SystemClock().now_s,
         emit=ground.emit,

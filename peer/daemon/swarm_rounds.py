@@ -58,8 +58,7 @@ class SwarmRounds:
         self._network.settle()
         if self._validator is not None:
             self._network.wait(self._validator.settle())
-            for part in self._validator.parts():
-                self._network.begin(part)
+            self._network.begin(self._validator.watch())
         self._behind = self._catchup.doubtful
         self._network.begin(self._catchup.watch(self._note_behind))
         self.rest(resting=False)

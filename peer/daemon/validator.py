@@ -67,7 +67,7 @@ _REST_LOOKS = 5
 """Between rounds so many looks become one."""
 _TRIES = 3
 """So often a record is published, or a judgement fetched, before it is given up."""
-_SETTLE_TRIES = 8
+_SETTLE_S = 30.0
 _LEARN_TIMEOUT_S = 120.0
 _BUSY_AFTER_S = 20.0
 """So long after a verdict a better one of the same round may still come."""
@@ -134,6 +134,7 @@ class Validator:
         self._said_s = self._adopted_s = float("-inf")
         self._said: Good | None = None
         self._shown: ValidationMoved | None = None
+        self._problem: str | None = None
         self.accepted: dict[str, str] = {}
         """Verdicts by the states that they accepted; whoever takes them in removes them."""
         self.restart: Restart | None = None
@@ -160,23 +161,24 @@ class Validator:
         judged = (self._state.candidate, self._candidate)
         return frozenset(roots.union(each.state_root for each in judged if each is not None))
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what has to go on for as long as we live."""
-        return [self._watch()]
-
     async def settle(self) -> None:
         """Find out which verdict the others hold to, before training begins."""
-        for _ in range(_SETTLE_TRIES):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                await self._ask_around()
+        self._set_course()
+        self._show()
+
+    async def _ask_around(self) -> None:
+        while True:
             good: Mapping[str, Good] = {}
             with contextlib.suppress(PeerError):
                 good = self._of_known(await self._with.dht.get(self._run_id, "good"))
             await self._learn(good, ahead=0)
             # Whoever does not join finds out beside its work.
             if not self.is_new or self.tip.ledger.round or not self._with.muster.live():
-                break
+                return
             await asyncio.sleep(self._with.look_s)
-        self._set_course()
-        self._show()
 
     def note_candidate(self, epoch: int, state_root: str) -> None:
         """Take in that the state of an epoch is certified, and lies on our disk."""
@@ -233,7 +235,8 @@ class Validator:
         if self.restart is not None:
             self._candidate = None  # it is of the branch that is left
 
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Take part for as long as we live."""
         looks = 0
         while True:
             looks += 1
@@ -265,7 +268,7 @@ class Validator:
             self._carry_out(action, now_s)
         self._say_where(now_s)
         if self._learning is None or self._learning.done():
-            self._learning = asyncio.create_task(self._learn(seen.good, ahead=1))
+            self._learning = self._send(self._learn(seen.good, ahead=1))
         self._set_course()
         self._show()
 
@@ -304,6 +307,7 @@ class Validator:
         identity = self._with.identity
         match action:
             case PublishTicket(seed):
+                self._problem = None
                 self._publish("ticket", make(identity, seed))
             case Evaluate():
                 self._evaluate(action)
@@ -330,15 +334,21 @@ class Validator:
     def _evaluate(self, asked: Evaluate) -> None:
         if self._evaluation is not None:
             self._evaluation.cancel()
-        self._evaluation = asyncio.create_task(self._score(asked))
+        self._evaluation = self._send(self._score(asked))
 
     async def _score(self, asked: Evaluate) -> None:
-        log.info("scoring epoch %d as %s", asked.candidate.epoch, asked.place)
-        try:
-            self._found = await self._with.scorer.score(asked)
-        except Exception:
-            log.exception("epoch %d could not be scored", asked.candidate.epoch)
+        epoch = asked.candidate.epoch
+        log.info("scoring epoch %d as %s", epoch, asked.place)
+        match await self._with.scorer.score(asked):
+            case Found() as found:
+                self._found, self._problem = found, None
+            case reason:
+                self._fail(f"epoch {epoch} was not scored: {reason}")
         self._woken.set()
+
+    def _fail(self, problem: str) -> None:
+        log.warning("%s", problem)
+        self._problem = problem
 
     def _fetch(self, name: str, donors: Collection[str]) -> None:
         async def fetch() -> None:
@@ -359,18 +369,25 @@ class Validator:
                     lifetime_s = KINDS[kind].max_lifetime_s
                     await self._with.dht.put(self._run_id, kind, body, lifetime_s)
                 except PeerError as error:
-                    log.warning("our %s was not published: %s", kind, error)
+                    self._fail(f"our {kind} was not published: {error}")
                     await asyncio.sleep(self._with.look_s)
                 else:
                     return
 
         self._send(put())
 
-    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
+    def _send(self, errand: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Have something done beside the next looks."""
         task = asyncio.create_task(errand)
         self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        task.add_done_callback(self._note_done)
+        return task
+
+    def _note_done(self, task: "asyncio.Task[None]") -> None:
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an errand of the validator failed", exc_info=error)
+            self._problem = f"an errand of the validator failed: {error}"
 
     def _proposed(self, name: str) -> Verdict | None:
         seen = self._state.view.judgements.get(name)
@@ -456,6 +473,7 @@ class Validator:
             generation=ledger.generation,
             last_good_epoch=ledger.last_good.epoch,
             last_good_root=ledger.last_good.state_root,
+            problem=self._problem,
         )
         if shown != self._shown:
             self._shown = shown

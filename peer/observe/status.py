@@ -31,6 +31,7 @@ from peer.events import (
     VerdictAdopted,
     WorkRepeated,
 )
+from peer.validation.state import Phase
 
 SCHEMA_VERSION = 1
 
@@ -38,7 +39,7 @@ _LOSS_EPOCHS = 10
 _RATE_WINDOW_S = 30.0
 _SPARK_POINTS = 240
 _COMMITS_KEPT = 512
-_SEATED = {"scoring", "revealing", "signing"}
+_SEATED = {Phase.COMMIT, Phase.REVEAL, Phase.VERDICT}
 """Phases of a validation round in which those who are called have something to do."""
 
 
@@ -362,6 +363,7 @@ def _validation(snapshot: Snapshot, unix_time_s: float) -> dict[str, Any] | None
         "candidate_epoch": now.candidate_epoch,
         "seat": now.seat,
         "doing": _doing(now),
+        "problem": now.problem,
         "round": now.round,
         "last_good": {
             "epoch": now.last_good_epoch,

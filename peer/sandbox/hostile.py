@@ -83,10 +83,10 @@ def _lie(lie: str) -> None:
 
     honest, chance = Scorer.score, random.Random()  # noqa: S311 no secret
 
-    async def score(self: "Scorer", asked: "Evaluate") -> "Found | None":
+    async def score(self: "Scorer", asked: "Evaluate") -> "Found | str":
         found = await honest(self, asked)
-        if found is None:
-            return None
+        if isinstance(found, str):
+            return found
         return dataclasses.replace(found, losses=distort(found.losses, lie, chance))
 
     Scorer.score = score  # type: ignore[method-assign]

@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from peer.config.home import Home
+from peer.run.directory import RunDirectory
 from peer.validation.archive import Archive
 from peer.validation.rules import POINTS_A_NAT
 from peer.validation.score import Decision
 from peer.validation.verdict import Verdict
-
-_VERDICTS = "verdicts"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ Row = tuple[Ruling, ...]
 
 def read_row(home: Home, run_id: str) -> Row:
     """Return the verdicts to which the peer on `home` held last."""
-    archive = Archive(home.run_path(run_id) / _VERDICTS)
+    archive = Archive(RunDirectory.open(home.run_path(run_id)).verdicts_path)
     return tuple(Ruling.of(verdict) for verdict in archive.chain())
 
 

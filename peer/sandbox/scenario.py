@@ -11,11 +11,12 @@ from typing import Any
 
 from peer.errors import UsageError
 from peer.validation.committee import size_of
+from peer.validation.state import Phase
 
 _POISONED_CANDIDATE = 3
 _POISON = re.compile(r"poison:([0-9]{1,9})")
 _LIES = ("inflate", "deflate", "random")
-_PHASES = ("scoring", "revealing", "signing")
+_PHASES = (Phase.COMMIT, Phase.REVEAL, Phase.VERDICT)
 """What a seat does, in that order."""
 
 

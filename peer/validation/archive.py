@@ -14,9 +14,7 @@ from pathlib import Path
 
 from peer.errors import DamagedError, MisbehavedError
 from peer.run.directory import write_atomically
-from peer.validation.judge import resume
-from peer.validation.rules import Rules
-from peer.validation.verdict import MAX_VERDICT_BYTES, Tip, Verdict
+from peer.validation.verdict import MAX_VERDICT_BYTES, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +29,8 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, verdict: Verdict, *, last: bool = True) -> None:
-        """Write `verdict`, and with `last` let the chain end with it.
+    def keep(self, verdict: Verdict) -> None:
+        """Write `verdict`, and let the chain end with it.
 
         Raises:
             OSError: The disk is full or fails.
@@ -41,8 +39,7 @@ class Archive:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{judgement.round:09d}-{judgement.hash}.json"
         write_atomically(self.folder / name, verdict.to_bytes())
-        if last:
-            write_atomically(self.folder / _TIP, judgement.hash.encode())
+        write_atomically(self.folder / _TIP, judgement.hash.encode())
 
     def get(self, name: str) -> Verdict | None:
         """Return the verdict with the judgement of that hash, its signatures yet to be checked."""
@@ -80,18 +77,6 @@ class Archive:
         except DamagedError as error:
             log.warning("%s", error)
         return found[::-1]
-
-    def tip(self, rules: Rules, genesis: Tip) -> Tip:
-        """Return where the chain ends; see `judge.resume`.
-
-        Args:
-            rules: The run's.
-            genesis: The end of a chain without verdicts.
-
-        Raises:
-            MisbehavedError: A verdict does not follow from the one before it.
-        """
-        return resume(rules, genesis, self.chain())
 
     def _last(self) -> str | None:
         path = self.folder / _TIP

@@ -7,7 +7,7 @@ import pytest
 
 from peer.daemon.validator import Chambers, Validator
 from peer.errors import UnreachableError
-from peer.events import PeerMisbehaved, VerdictAdopted
+from peer.events import PeerMisbehaved, ValidationMoved, VerdictAdopted
 from peer.swarm.membership import Roster
 from peer.swarm.testimony import Good
 from peer.training.muster import Limits, Muster
@@ -108,7 +108,7 @@ class SimValidator:
         self.muster.stand(generation, epoch, root(epoch))
         await self.validator.verdicts.start()
         await self.validator.settle()
-        self.tasks = [asyncio.ensure_future(part) for part in self.validator.parts()]
+        self.tasks = [asyncio.ensure_future(self.validator.watch())]
 
     def kill(self):
         self.court.swarm.kill(self.peer_id)
@@ -155,6 +155,13 @@ class Court:
         for number in numbers:
             self.peers[number] = SimValidator(self, number, self.folder, **options)
             await self.peers[number].start()
+
+    async def joiner(self):
+        """Return a peer that has just come, and has not asked anybody yet."""
+        peer = SimValidator(self, 4, self.folder, joins=True)
+        peer.muster.stand(0, 0, INITIAL)
+        await peer.validator.verdicts.start()
+        return peer
 
     def kill(self, number):
         self.peers.pop(number).kill()
@@ -275,9 +282,7 @@ def test_whoever_joins_begins_at_the_last_good_state_and_nowhere_else(sim, make_
         await court.judge(5)
         await court.judge(10, worse=BAD)
         await asyncio.sleep(1.0)
-        joiner = SimValidator(court, 4, court.folder, joins=True)
-        joiner.muster.stand(0, 0, INITIAL)
-        await joiner.validator.verdicts.start()
+        joiner = await court.joiner()
         await joiner.validator.settle()
         where = joiner.validator.restart
         assert (where.generation, where.mark.state_root) == (1, root(5))
@@ -417,9 +422,7 @@ def test_a_joiner_that_cannot_find_out_is_new_until_it_can(sim, make_court, how)
         await court.open(0, 1, 2, 3)
         await court.judge(5)
         await asyncio.sleep(1.0)
-        joiner = SimValidator(court, 4, court.folder, joins=True)
-        joiner.muster.stand(0, 0, INITIAL)
-        await joiner.validator.verdicts.start()
+        joiner = await court.joiner()
         if how == "no answer":
 
             async def get(run, kind):
@@ -446,9 +449,7 @@ def test_a_joiner_that_finds_no_verdict_is_as_free_as_the_others(sim, make_court
         court = make_court()
         await court.open(0, 1, 2)
         await asyncio.sleep(5.0)
-        joiner = SimValidator(court, 4, court.folder, joins=True)
-        joiner.muster.stand(0, 0, INITIAL)
-        await joiner.validator.verdicts.start()
+        joiner = await court.joiner()
         await joiner.validator.settle()
         assert not joiner.validator.is_new
 
@@ -474,7 +475,7 @@ def test_a_joiner_that_last_good_overtakes_goes_there(sim, make_court):
     sim.run(scene())
 
 
-def test_a_verdict_that_is_replaced_during_a_rollback_is_followed(sim, make_court):
+def test_a_restart_that_led_elsewhere_is_asked_for_again(sim, make_court):
     async def scene():
         court = make_court()
         await court.open(0, 1, 2, 3)
@@ -487,6 +488,23 @@ def test_a_verdict_that_is_replaced_during_a_rollback_is_followed(sim, make_cour
         peer.muster.stand(0, 10, root(10))
         peer.validator.note_restarted()
         assert peer.validator.restart.generation == rejected.ledger.generation
+
+    sim.run(scene())
+
+
+def test_a_score_that_cannot_be_had_is_said_and_costs_no_verdict(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+
+        async def score(asked):
+            return "nobody gives its baseline"
+
+        court.peers[3].score = score
+        await court.judge(5)
+        assert court.peers[3].verdicts[0].agreed is None
+        problems = {e.problem for e in court.peers[3].events if isinstance(e, ValidationMoved)}
+        assert "epoch 5 was not scored: nobody gives its baseline" in problems
 
     sim.run(scene())
 

@@ -7,7 +7,7 @@ import pytest
 
 from peer.errors import DamagedError, MisbehavedError
 from peer.validation.archive import Archive
-from peer.validation.judge import build
+from peer.validation.judge import build, resume
 from peer.validation.rules import Rules
 from peer.validation.score import Decision
 from peer.validation.verdict import MAX_VERDICT_BYTES, Tip, Verdict
@@ -51,7 +51,7 @@ def tip_after(verdict):
 def test_where_nothing_was_kept_the_chain_is_empty_and_ends_at_genesis(archive, rules, genesis):
     assert archive.chain() == []
     assert list(archive.newest_first()) == []
-    assert archive.tip(rules, genesis) == genesis
+    assert resume(rules, genesis, archive.chain()) == genesis
     assert archive.get("0" * 64) is None
     assert not archive.folder.exists()
 
@@ -60,23 +60,15 @@ def test_kept_verdicts_come_back_as_a_chain(full, row, rules, genesis):
     again = Archive(full.folder)
     assert again.chain() == row
     assert list(again.newest_first()) == row[::-1]
-    assert again.tip(rules, genesis) == tip_after(row[-1])
+    assert resume(rules, genesis, again.chain()) == tip_after(row[-1])
     assert [again.get(each.judgement.hash) for each in row] == row
 
 
-def test_what_is_not_last_is_kept_for_others_and_does_not_move_the_end(archive, row):
-    archive.keep(row[0])
-    archive.keep(row[1], last=False)
-    assert archive.chain() == row[:1]
-    assert archive.get(row[1].judgement.hash) == row[1]
-
-
 def test_verdicts_that_are_kept_in_any_order_are_one_chain(archive, row, rules, genesis):
-    for place in (2, 0, 1):
-        archive.keep(row[place], last=False)
-    archive.keep(row[3])
+    for place in (2, 0, 1, 3):
+        archive.keep(row[place])
     assert archive.chain() == row
-    assert archive.tip(rules, genesis) == tip_after(row[3])
+    assert resume(rules, genesis, archive.chain()) == tip_after(row[3])
 
 
 def test_a_replaced_verdict_of_the_same_round_leaves_the_chain_but_can_be_served(
@@ -87,7 +79,7 @@ def test_a_replaced_verdict_of_the_same_round_leaves_the_chain_but_can_be_served
     assert better.judgement.round == row[3].judgement.round
     full.keep(better)
     assert full.chain() == [*row[:3], better]
-    assert full.tip(rules, genesis) == tip_after(better)
+    assert resume(rules, genesis, full.chain()) == tip_after(better)
     assert full.get(row[3].judgement.hash) == row[3]
 
 
@@ -114,7 +106,7 @@ def test_a_damaged_file_ends_the_chain_there(full, row, rules, genesis):
     path.write_bytes(path.read_bytes()[:-10])
     assert full.chain() == row[2:]
     assert full.get(row[1].judgement.hash) is None
-    assert full.tip(rules, genesis) == tip_after(row[3])
+    assert resume(rules, genesis, full.chain()) == tip_after(row[3])
     with pytest.raises(DamagedError, match=path.name):
         list(full.newest_first())
 
@@ -122,7 +114,7 @@ def test_a_damaged_file_ends_the_chain_there(full, row, rules, genesis):
 def test_of_a_damaged_newest_file_nothing_is_believed(full, row, rules, genesis):
     file_of(full, row[3]).write_bytes(b"[" * 10**5)
     assert full.chain() == []
-    assert full.tip(rules, genesis) == genesis
+    assert resume(rules, genesis, full.chain()) == genesis
 
 
 def test_a_verdict_under_another_ones_name_is_not_returned(full, row):
@@ -159,7 +151,7 @@ def test_a_verdict_that_cannot_be_opened_or_is_too_large_ends_the_chain(full, ro
 def test_a_tip_file_of_junk_leaves_an_empty_chain(full, rules, genesis, junk):
     (full.folder / "tip").write_bytes(junk)
     assert full.chain() == []
-    assert full.tip(rules, genesis) == genesis
+    assert resume(rules, genesis, full.chain()) == genesis
     with pytest.raises(DamagedError, match="tip"):
         list(full.newest_first())
 
@@ -170,7 +162,7 @@ def test_a_tip_or_a_folder_of_the_wrong_kind_leaves_an_empty_chain(full, rules, 
     assert full.chain() == []
     shutil.rmtree(full.folder)
     full.folder.write_bytes(b"")
-    assert full.tip(rules, genesis) == genesis
+    assert resume(rules, genesis, full.chain()) == genesis
 
 
 @pytest.mark.parametrize("name", ["../tip", "*", "?" * 64, "/etc/passwd", "a/" * 32, "", "\0" * 64])
@@ -195,7 +187,7 @@ def test_a_chain_that_was_joined_later_is_followed_from_its_first_verdict(
     for verdict in row[1:]:
         archive.keep(verdict)
     assert archive.chain() == row[1:]
-    assert archive.tip(rules, genesis) == tip_after(row[3])
+    assert resume(rules, genesis, archive.chain()) == tip_after(row[3])
 
 
 def forged(archive, verdict, **change):
@@ -211,7 +203,7 @@ def test_a_tampered_verdict_is_refused(archive, row, rules, genesis):
     for change in ({"decision": Decision.INCONCLUSIVE}, {"epoch": 15}, {"candidate": "ab" * 32}):
         forged(archive, row[1], **change)
         with pytest.raises(MisbehavedError, match="verdict 2 is refused"):
-            archive.tip(rules, genesis)
+            resume(rules, genesis, archive.chain())
 
 
 def test_after_the_first_verdict_of_a_chain_that_was_joined_later_nothing_is_believed(
@@ -221,7 +213,7 @@ def test_after_the_first_verdict_of_a_chain_that_was_joined_later_nothing_is_bel
         archive.keep(verdict)
     forged(archive, row[3], difference_points=1)
     with pytest.raises(MisbehavedError, match="verdict 4 is refused: its difference_points"):
-        archive.tip(rules, genesis)
+        resume(rules, genesis, archive.chain())
 
 
 @pytest.mark.parametrize("kept", [0, 2], ids=["joined late", "from the beginning"])
@@ -236,7 +228,7 @@ def test_a_verdict_whose_signatures_were_exchanged_is_refused(archive, row, rule
     path.write_text(json.dumps(body))
     assert archive.chain()[-1].judgement == row[2].judgement
     with pytest.raises(MisbehavedError, match="of those called signed it, 3 must"):
-        archive.tip(rules, genesis)
+        resume(rules, genesis, archive.chain())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +250,7 @@ def test_of_a_chain_that_was_joined_later_the_first_verdict_is_not_believed_blin
 ):
     forged(archive, row[2], **change)
     with pytest.raises(MisbehavedError, match=reason):
-        archive.tip(rules, genesis)
+        resume(rules, genesis, archive.chain())
 
 
 def test_seats_out_of_order_and_a_ledger_of_another_round_are_refused(archive, row, rules, genesis):
@@ -267,11 +259,11 @@ def test_seats_out_of_order_and_a_ledger_of_another_round_are_refused(archive, r
     for change, reason in (({"seats": told.seats[::-1]}, "seats"), ({"after": after}, "ledger")):
         forged(archive, row[2], **change)
         with pytest.raises(MisbehavedError, match=reason):
-            archive.tip(rules, genesis)
+            resume(rules, genesis, archive.chain())
 
 
 def test_a_chain_of_another_run_is_refused(full, genesis):
     other = Rules(run_id="another-1", every_epochs=5, tenure_epochs=5)
     for beginning in (genesis, Tip.genesis("another-1", "ab" * 32)):
         with pytest.raises(MisbehavedError):
-            full.tip(other, beginning)
+            resume(other, beginning, full.chain())
