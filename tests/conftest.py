@@ -5,6 +5,7 @@ import os
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from peer.data.demo import DEMO_PATH
 from peer.data.index import Shard, parse_index
@@ -23,6 +24,7 @@ from peer.run.manifest import (
     TokenizerSection,
 )
 
+WITH_PROCESSES = {"benchmarks", "contract", "faults", "swarm"}
 SEQUENCE_LENGTH = 16
 VOCABULARY = 300
 
@@ -31,6 +33,20 @@ def pytest_configure():
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test asks the net
     settings.register_profile("shared-machine", deadline=None)
     settings.load_profile("shared-machine")
+
+
+class InTwoRows(LoadScopeScheduling):
+    """Lets tests with real processes follow each other, beside those that only compute.
+
+    Each row keeps one of two cores busy; two swarms at once would fail by their deadlines.
+    """
+
+    def _split_scope(self, nodeid):
+        return "processes" if nodeid.split("/")[1] in WITH_PROCESSES else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return InTwoRows(config, log)
 
 
 @pytest.fixture(scope="session")
