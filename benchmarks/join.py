@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 
 from benchmarks.report import report, show, spread
-from peer.checkpoint.fetch import fetch_snapshot
+from peer.checkpoint.fetch import fetched_snapshot
 from peer.checkpoint.format import Checkpoint
 from peer.checkpoint.snapshot import SnapshotServer
 from peer.checkpoint.staging import Wanted
@@ -157,13 +157,10 @@ async def _join(folder: Path, wanted: Wanted, donors: Sequence[dict[str, str]]) 
         try:
             begun_s, cpu_s = time.perf_counter(), _cpu_s()
             async with asyncio.timeout(_TIMEOUT_S):
-                await fetch_snapshot(
-                    node.transport,
-                    RUN_ID,
-                    wanted,
-                    [donor["peer_id"] for donor in donors],
-                    folder / "staging",
-                )
+                names = [donor["peer_id"] for donor in donors]
+                staging = folder / "staging"
+                async with fetched_snapshot(node.transport, RUN_ID, wanted, names, staging):
+                    pass
             return {"seconds": time.perf_counter() - begun_s, "cpu_seconds": _cpu_s() - cpu_s}
         finally:
             await node.stop()

@@ -1,7 +1,8 @@
 """Garbage collection: dropping the checkpoints that a policy does not keep, by a person's word.
 
 The daemon drops what is too much after each save. This is the same policy from outside, with one
-more care: the newest checkpoint that loads is found by verifying, and stays whatever happens.
+more care: the newest checkpoint that training could go on from is found by verifying, and stays
+whatever happens.
 """
 
 import dataclasses
@@ -50,20 +51,22 @@ def collect(
         dry_run: Whether only to say what would be dropped.
 
     Raises:
-        DamagedError: There are checkpoints and not one is whole: nothing was dropped.
+        DamagedError: Training here wrote checkpoints and not one is whole: nothing was dropped.
     """
     readable = {entry.name: entry for entry in entries if entry.name and entry.head is not None}
-    newest = next((name for name, entry in readable.items() if is_whole(entry)), None)
+    own = {name: entry for name, entry in readable.items() if not entry.fetched}
+    newest = next((name for name, entry in own.items() if is_whole(entry)), None)
     set_aside = shelf.damaged()
-    if newest is None:
-        if not entries and not set_aside:
-            return []
+    if newest is None and (set_aside or not all(entry.fetched for entry in entries)):
         raise DamagedError(
             f"no checkpoint in {shelf.folder} is whole, so nothing was dropped; see what is wrong "
             "with `ctpeer checkpoint verify`"
         )
-    candidates = [Candidate(n, entry.epoch, _is_accepted(entry)) for n, entry in readable.items()]
-    reasons = decide(candidates, keep, protected={newest})
+    candidates = [
+        Candidate(name, entry.epoch, accepted=_is_accepted(entry), fetched=entry.fetched)
+        for name, entry in readable.items()
+    ]
+    reasons = decide(candidates, keep, protected={newest} if newest is not None else ())
     broken = [entry.name for entry in entries if entry.name and entry.head is None]
     outcomes = [_settle(shelf, name, kept, dry_run=dry_run) for name, kept in reasons.items()]
     kept = None if drop_damaged else "damaged, for you to look at; --damaged drops it"

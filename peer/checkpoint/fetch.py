@@ -7,9 +7,10 @@ from there. The state is loaded all or nothing.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from peer.checkpoint.snapshot import CHUNK, FRAME_BYTES, HEADER
@@ -47,7 +48,8 @@ class Patience:
     window_s: float = 60.0
 
 
-async def fetch_snapshot(
+@contextlib.asynccontextmanager
+async def fetched_snapshot(
     transport: Transport,
     run_id: str,
     wanted: Wanted,
@@ -56,8 +58,10 @@ async def fetch_snapshot(
     on_progress: OnProgress | None = None,
     on_refusal: OnRefusal | None = None,
     patience: Patience | None = None,
-) -> GlobalState:
-    """Fetch the state that `wanted` names.
+) -> AsyncIterator[GlobalState]:
+    """Fetch the state that `wanted` names, and give it.
+
+    What was staged goes when the context ends well: until then a later call would begin with it.
 
     Args:
         transport: The way to the donors.
@@ -84,12 +88,15 @@ async def fetch_snapshot(
         patience=patience or Patience(),
     )
     try:
-        return await fetch.run(await offload(wanted.elements, Staging, staging, wanted))
+        staged = await offload(wanted.elements, Staging, staging, wanted)
+        state = await fetch.run(staged)
     except OSError as error:
         raise ConfigurationError(
             f"the snapshot cannot be written to {staging}: {error.strerror or error}; mend the "
             "disk, or choose another --home"
         ) from error
+    yield state
+    await offload(wanted.elements, staged.remove)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -106,7 +113,7 @@ class _Fetch:
     refusals: list[Refusal] = dataclasses.field(default_factory=list)
 
     async def run(self, staged: Staging) -> GlobalState:
-        """Return the state; leave nothing in `staged` but what a later call can use."""
+        """Return the state; leave nothing in `staged` that a later call cannot use."""
         elements = self.wanted.elements
         try:
             header = await offload(elements, staged.header) or await self._learn_header()
@@ -114,12 +121,10 @@ class _Fetch:
             staged.keep_header(header)
             missing = await offload(elements, staged.missing, header)
             await _Gathering(self, staged, header, missing).run()
-            state: GlobalState = await offload(elements, staged.load, header.epoch)
+            return await offload(elements, staged.load, header.epoch)
         except MisbehavedError:
             staged.remove()
             raise
-        await offload(elements, staged.remove)
-        return state
 
     async def among_donors(
         self, work: Callable[[str], Awaitable[None]], enough: Callable[[], bool]

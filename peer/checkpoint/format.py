@@ -1,14 +1,14 @@
 """A checkpoint on the disk: a directory named by epoch and state root.
 
     state.safetensors   parameters by name, the outer optimizer's buffers as `optimizer.<name>`
-    local.safetensors   this peer's random generators
+    local.safetensors   this peer's random generators; not beside a state that was fetched by hand
     checkpoint.json     root, manifest, generation, this peer's place in the data, certificate
     annotation.json     what the writer says of the state, signed; see `peer.checkpoint.annotation`
 
 The state is proven by its root; local.safetensors and checkpoint.json by a digest in the latter.
 Loading looks at no annotation: training goes on without it, and checkpoints of before there were
-any have none. There is no pickle anywhere. Nothing here chooses which checkpoint to load, and
-reading heads needs no torch.
+any have none. There is no pickle anywhere. Nothing here chooses which checkpoint to load. Only
+reading a place needs torch.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 from pydantic import TypeAdapter
 
-from peer.checkpoint.annotation import Author, Heritage, Notes
+from peer.checkpoint.annotation import Annotation, Author, Heritage, Notes
 from peer.data.stream import Cursor
 from peer.errors import ConfigurationError, DamagedError
 from peer.run.canonical import canonical
@@ -57,7 +57,7 @@ class Checkpoint:
         state: The global state.
         state_root: Its root.
         generation: How many rollbacks the run had seen.
-        place: Where this peer's training stood.
+        place: Where this peer's training stood; None if a person fetched the state.
         certificate: The certificate that led to the state, as JSON text; None at epoch 0.
         code_version: The ctpeer that wrote it.
         heritage: What its annotation will say; loading does not bring it back.
@@ -66,7 +66,7 @@ class Checkpoint:
     state: GlobalState
     state_root: str
     generation: int
-    place: "Place"
+    place: "Place | None"
     certificate: str | None
     code_version: str
     heritage: Heritage = dataclasses.field(default_factory=Heritage)
@@ -93,7 +93,7 @@ class Head:
         code_version: The ctpeer that wrote it.
         certificate: The certificate that led to the state, as JSON text.
         writer: The peer id whose annotation lies beside it; None where there never was one.
-        local: This peer's place in the data.
+        local: This peer's place in the data; None if a person fetched the state.
     """
 
     epoch: Count
@@ -102,7 +102,7 @@ class Head:
     code_version: str
     certificate: str | None
     writer: PeerName | None = None
-    local: dict[str, Any]
+    local: dict[str, Any] | None
 
 
 _HEAD_ADAPTER = TypeAdapter(Head)
@@ -127,7 +127,7 @@ def read_head(folder: Path, manifest_hash: str) -> Head:
 
 
 def write_files(
-    checkpoint: Checkpoint, manifest_hash: str, folder: Path, author: Author | None = None
+    checkpoint: Checkpoint, manifest_hash: str, folder: Path, annotation: Annotation | None = None
 ) -> None:
     """Write the files of `checkpoint` into the existing, empty `folder`.
 
@@ -135,7 +135,7 @@ def write_files(
         checkpoint: What is written.
         manifest_hash: The run's.
         folder: Where to.
-        author: Who annotates it; without one it has no annotation.
+        annotation: What its writer says of it.
 
     Raises:
         OSError: The disk is full or fails.
@@ -143,7 +143,6 @@ def write_files(
     state, place = checkpoint.state, checkpoint.place
     tensors: dict[str, Slot] = dict(state.schema.named(state.parameters))
     tensors |= {f"optimizer.{name}": slot for name, slot in state.optimizer.items()}
-    local = safetensors.numpy.save(dict(place.rng))
     head: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "manifest": manifest_hash,
@@ -152,29 +151,25 @@ def write_files(
         "state_root": checkpoint.state_root,
         "code_version": checkpoint.code_version,
         "certificate": checkpoint.certificate,
-        "writer": author.identity.peer_id if author else None,
-        "local": {
-            "cursor": place.cursor.to_json(),
-            "samples_total": place.samples_total,
-            "tokens_total": place.tokens_total,
-            "contributions": place.contributions,
-            "micro_batch": place.micro_batch,
-            "loss_scale": place.loss_scale,
-            "files": {LOCAL: hashlib.sha256(local).hexdigest()},
-        },
+        "writer": annotation.writer if annotation else None,
+        "local": None,
     }
-    head["digest"] = hashlib.sha256(canonical(head)).hexdigest()
     _save(tensors, folder / STATE)
-    (folder / LOCAL).write_bytes(local)
+    if place is not None:
+        local = safetensors.numpy.save(dict(place.rng))
+        head["local"] = _local(place, hashlib.sha256(local).hexdigest())
+        (folder / LOCAL).write_bytes(local)
+    head["digest"] = hashlib.sha256(canonical(head)).hexdigest()
     (folder / HEAD).write_text(json.dumps(head, indent=1))
-    if author is not None:
-        notes = _notes(checkpoint, manifest_hash, author.now_s())
-        (folder / ANNOTATION).write_bytes(author.sign(notes).to_bytes())
+    if annotation is not None:
+        (folder / ANNOTATION).write_bytes(annotation.to_bytes())
 
 
-def _notes(checkpoint: Checkpoint, manifest_hash: str, now_s: float) -> Notes:
+def annotate(checkpoint: Checkpoint, manifest_hash: str, author: Author) -> Annotation:
+    """Return what `author`, whose training made `checkpoint`, has to say of it."""
     heritage, place = checkpoint.heritage, checkpoint.place
-    return Notes(
+    assert place is not None
+    notes = Notes(
         manifest=manifest_hash,
         state_root=checkpoint.state_root,
         epoch=checkpoint.state.epoch,
@@ -186,8 +181,9 @@ def _notes(checkpoint: Checkpoint, manifest_hash: str, now_s: float) -> Notes:
         own_tokens=place.tokens_total,
         scores=dict(heritage.scores),
         accepted_by=None,
-        written_s=now_s,
+        written_s=author.now_s(),
     )
+    return author.sign(notes)
 
 
 def read_files(
@@ -204,26 +200,12 @@ def read_files(
     Raises:
         DamagedError: Something is missing, cut short, changed or of another run.
     """
-    from peer.training.trainer import Place  # brings torch
-
     try:
         head = _read_head(folder / HEAD, manifest_hash)
         state = GlobalState(head["epoch"], schema, *_read_state(folder / STATE, schema, slots))
         if state.root(manifest_hash) != head["state_root"]:
             raise DamagedError("the state does not have the root that names it")
-        local = head["local"]
-        data = (folder / LOCAL).read_bytes()
-        if hashlib.sha256(data).hexdigest() != local["files"][LOCAL]:
-            raise DamagedError(f"{LOCAL} was changed")
-        place = Place(
-            cursor=Cursor.from_json(local["cursor"]),
-            samples_total=local["samples_total"],
-            tokens_total=local["tokens_total"],
-            contributions=local["contributions"],
-            micro_batch=local["micro_batch"],
-            loss_scale=local["loss_scale"],
-            rng=safetensors.numpy.load(data),
-        )
+        place = None if head["local"] is None else _read_place(folder / LOCAL, head["local"])
     except ConfigurationError as error:
         raise DamagedError(str(error)) from error
     except _UNREADABLE as error:
@@ -235,6 +217,35 @@ def read_files(
         place=place,
         certificate=head["certificate"],
         code_version=head["code_version"],
+    )
+
+
+def _local(place: "Place", digest: str) -> dict[str, Any]:
+    return {
+        "cursor": place.cursor.to_json(),
+        "samples_total": place.samples_total,
+        "tokens_total": place.tokens_total,
+        "contributions": place.contributions,
+        "micro_batch": place.micro_batch,
+        "loss_scale": place.loss_scale,
+        "files": {LOCAL: digest},
+    }
+
+
+def _read_place(path: Path, local: dict[str, Any]) -> "Place":
+    from peer.training.trainer import Place  # brings torch
+
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != local["files"][LOCAL]:
+        raise DamagedError(f"{LOCAL} was changed")
+    return Place(
+        cursor=Cursor.from_json(local["cursor"]),
+        samples_total=local["samples_total"],
+        tokens_total=local["tokens_total"],
+        contributions=local["contributions"],
+        micro_batch=local["micro_batch"],
+        loss_scale=local["loss_scale"],
+        rng=safetensors.numpy.load(data),
     )
 
 

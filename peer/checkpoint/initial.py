@@ -1,14 +1,33 @@
-"""The state root of a run's initial state, from which everything begins."""
+"""What is known of every state of a run by its initial one: the tensors; and that one's root."""
 
 import dataclasses
 import hashlib
-import math
+
+import safetensors
 
 from peer.checkpoint.flatfile import FlatFile
 from peer.errors import DamagedError
 from peer.run.directory import RunDirectory
 from peer.training.outer import initial_slots
-from peer.training.state import chunk_hashes, root_of
+from peer.training.state import Schema, TensorSpec, chunk_hashes, root_of
+
+
+def initial_schema(run: RunDirectory) -> Schema:
+    """Return the tensors of the run's model. Reads none of their numbers.
+
+    Raises:
+        DamagedError: The initial state is missing, or none.
+    """
+    path = run.blob_path(run.manifest.initial_state)
+    try:
+        with safetensors.safe_open(path, "numpy") as blob:
+            shapes = {name: tuple(blob.get_slice(name).get_shape()) for name in blob.keys()}  # noqa: SIM118 no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DamagedError(
+            f"the initial state {path} cannot be read ({error}); copy the run's directory again "
+            "from where you got it"
+        ) from error
+    return Schema(tuple(TensorSpec(name, shapes[name]) for name in sorted(shapes)))
 
 
 def initial_root(run: RunDirectory) -> str:
@@ -34,8 +53,7 @@ def initial_root(run: RunDirectory) -> str:
             f"the initial state {path} cannot be read ({error.strerror}); copy the run's "
             "directory again from where you got it"
         ) from error
-    elements = sum(math.prod(shape) for _, shape in header.tensors)
-    slots = initial_slots(run.manifest.optimizer, elements)
+    slots = initial_slots(run.manifest.optimizer, header.elements)
     optimizer = tuple(
         (f"optimizer.{name}", slots[name].dtype.str, tuple(chunk_hashes(slots[name])))
         for name in sorted(slots)

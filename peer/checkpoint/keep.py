@@ -11,6 +11,7 @@ class Reason(StrEnum):
     """Why a checkpoint stays; its value says it in words."""
 
     NEEDED = "the newest one that loads, or needed by validation"
+    FETCHED = "fetched by hand; `gc --fetched` drops it"
     LAST = "one of the last"
     ACCEPTED = "accepted by validators"
     MILESTONE = "the first of its stretch of epochs"
@@ -25,11 +26,13 @@ class Keep:
         accepted: How many of the newest accepted ones stay.
         every_epochs: Of each stretch of so many epochs the first one stays for ever; None for no
             such history.
+        fetched: Whether those that a person fetched stay. They never take the place of others.
     """
 
     last: int = 3
     accepted: int = 5
     every_epochs: int | None = None
+    fetched: bool = True
 
     @classmethod
     def of(cls, settings: CheckpointSettings) -> "Keep":
@@ -48,6 +51,7 @@ class Candidate:
     name: str
     epoch: int
     accepted: bool = False
+    fetched: bool = False
 
 
 def decide(
@@ -61,20 +65,23 @@ def decide(
         protected: Names that stay whatever the policy says: the newest one that loads, those that
             are being judged, and those that the next ones are judged by.
     """
-    accepted = [one.name for one in candidates if one.accepted][: keep.accepted]
-    last = [one.name for one in candidates[: keep.last]]
-    milestones = _milestones(candidates, keep.every_epochs)
+    own = [one for one in candidates if not one.fetched]
+    accepted = [one.name for one in own if one.accepted][: keep.accepted]
+    last = [one.name for one in own[: keep.last]]
+    milestones = _milestones(own, keep.every_epochs)
 
-    def reason(name: str) -> Reason | None:
-        if name in protected:
+    def reason(one: Candidate) -> Reason | None:
+        if one.name in protected:
             return Reason.NEEDED
-        if name in last:
+        if one.fetched:
+            return Reason.FETCHED if keep.fetched else None
+        if one.name in last:
             return Reason.LAST
-        if name in accepted:
+        if one.name in accepted:
             return Reason.ACCEPTED
-        return Reason.MILESTONE if name in milestones else None
+        return Reason.MILESTONE if one.name in milestones else None
 
-    return {one.name: reason(one.name) for one in candidates}
+    return {one.name: reason(one) for one in candidates}
 
 
 def _milestones(candidates: Sequence[Candidate], every_epochs: int | None) -> set[str]:

@@ -16,7 +16,8 @@ from peer.training.certificate import Certificate
 
 NEWEST = "newest"
 """Stands for the root of the newest checkpoint; no root in hexadecimal is spelled so."""
-_PREFIX = re.compile(r"[0-9a-f]{1,64}")
+ABBREVIATION = re.compile(r"[0-9a-f]{1,64}")
+"""What may stand for a root, as long as it is unique."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,11 @@ class Entry:
         if self.annotation is not None:
             return self.annotation.notes.state_root
         return (self.name or "").partition("-")[2]
+
+    @property
+    def fetched(self) -> bool:
+        """Whether a person fetched it, so that training does not go on from it."""
+        return self.head is not None and self.head.local is None
 
     @property
     def generation(self) -> int | None:
@@ -137,7 +143,7 @@ def find(abbreviated: str, entries: Sequence[Entry]) -> Entry:
     """
     if abbreviated == NEWEST and entries:
         return entries[0]
-    if not _PREFIX.fullmatch(abbreviated) and abbreviated != NEWEST:
+    if not ABBREVIATION.fullmatch(abbreviated) and abbreviated != NEWEST:
         raise UsageError(
             f"{abbreviated!r} is no state root: give the first hexadecimal digits of one, as "
             f"`ctpeer checkpoint list` shows them, or the word {NEWEST}"

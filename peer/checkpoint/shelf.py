@@ -1,26 +1,29 @@
 """A folder of checkpoints, as any process sees it: the daemon's and a command's beside it.
 
 What is read or given away is held by a lock of the kernel on its directory, which ends with its
-holder; what is dropped disappears by one rename, and only if nobody holds it. Nothing here decides
-what may go, and making a `Shelf` changes nothing.
+holder; what is written appears by one rename; what is dropped disappears by one, and only if nobody
+holds it. Nothing here decides what may go, and making a `Shelf` changes nothing.
 
     <epoch>-<root>/       a checkpoint; see `peer.checkpoint.format`
     lineage/<...>.json    the annotations of checkpoints that were dropped
     damaged-<...>/        what failed to load
-    .staging-<...>/       what is being written or removed
+    .staging-<...>/       what the daemon is writing, or what is being removed
+    .fetching/            what `ctpeer checkpoint fetch` has so far of a state, and writes
 """
 
 import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from peer.checkpoint.annotation import MAX_BYTES, Annotation
 from peer.checkpoint.format import ANNOTATION
+from peer.errors import ConfigurationError
 
 STAGING, DAMAGED = ".staging-", "damaged-"
+_FETCHING = ".fetching"
 _LINEAGE = "lineage"
 _KEPT_ANNOTATIONS = 8192
 """About 30 MB on the disk; at a checkpoint every 30 seconds the last three days."""
@@ -71,6 +74,71 @@ class Shelf:
             # A forked child may have the descriptor, too: closing alone would not let go.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[Path]:
+        """Give the directory in which a state is gathered, to one process at a time.
+
+        What is in it stays for the next one.
+
+        Raises:
+            ConfigurationError: Another process has it.
+        """
+        path = self.folder / _FETCHING
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if not _lock(descriptor, fcntl.LOCK_EX):
+                raise ConfigurationError(
+                    f"another `ctpeer checkpoint fetch` is at work in {path}; wait until it has "
+                    "ended, or end it: what it has so far is not lost"
+                )
+            yield path
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def add(
+        self, name: str, write: Callable[[Path], None], staging: Path, *, replace: bool = False
+    ) -> int:
+        """Add a checkpoint after all its bytes are on the disk; return how many.
+
+        A crash at any moment leaves the others as they were.
+
+        Args:
+            name: Its name.
+            write: Writes its files into the new directory that it is given.
+            staging: Where that one lies until it is whole; in the folder, and nobody else's.
+            replace: Whether to take the place of one of the same state, also of one that is held:
+                whoever reads it finds the same state.
+
+        Raises:
+            OSError: The disk is full or fails, or one of that name is there; nothing was changed.
+        """
+        target, made = self.path(name), staging
+        old = self.folder / f"{STAGING}{os.getpid()}-{name}"
+        try:
+            staging.mkdir(parents=True)
+            write(staging)
+            size = sum(_sync(path) for path in staging.iterdir())
+            _sync(staging)
+            if replace:
+                target.rename(old)
+            staging.rename(target)
+            made = target
+            _sync(self.folder)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        if replace:
+            shutil.rmtree(old, ignore_errors=True)
+        return size
+
+    def set_aside(self, name: str) -> None:
+        """Give a damaged checkpoint another name, under which nothing loads it."""
+        target = self.folder / f"{DAMAGED}{name}"
+        shutil.rmtree(target, ignore_errors=True)
+        self.path(name).rename(target)
 
     def drop(self, name: str, *, remember: bool) -> bool:
         """Remove a checkpoint; return False if it is held, or gone already.
@@ -150,6 +218,16 @@ def _age(name: str) -> tuple[int, str]:
 def _is_name(name: str) -> bool:
     first = name.partition("-")[0]
     return first.isascii() and first.isdigit()
+
+
+def _sync(path: Path) -> int:
+    """Force `path` onto the disk; return its size in bytes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> bool:

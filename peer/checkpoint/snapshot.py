@@ -1,11 +1,13 @@
-"""Giving a joiner the global state: the header that proves it, then chunk by chunk.
+"""Giving others the global state: which there are, the header that proves it, chunk by chunk.
 
-    header   {root} -> the canonical header, whose hash is the root
-    chunk    {root, buffer, index}, as often as wanted on one stream -> the chunk in frames
+    snapshots   {} -> the roots of the states that are offered, each with its epoch
+    header      {root} -> the canonical header, whose hash is the root
+    chunk       {root, buffer, index}, as often as wanted on one stream -> the chunk in frames
+    papers      {root} -> the certificate that led there, then the annotation; each may be empty
 
 A state is read from its checkpoint on the disk piece by piece. While one is given away, its
-checkpoint is held back from deletion and the averages since then are kept. The taking side, which
-trusts nothing of this, is `peer.checkpoint.fetch`.
+checkpoint is held back from deletion and the averages since then are kept. The taking sides, which
+trust nothing of this, are `peer.checkpoint.offers`, `fetch` and `papers`.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peer.checkpoint.flatfile import FlatFile
+from peer.checkpoint.papers import PAPERS
 from peer.checkpoint.store import CheckpointStore
 from peer.errors import DamagedError, DeclinedError, MisbehavedError, UnreachableError
 from peer.run.manifest import Hash
@@ -27,7 +30,8 @@ from peer.training.averages import AverageLog
 from peer.training.state import root_of
 from peer.training.transfer import offload, timely
 
-HEADER, CHUNK = "header", "chunk"
+SNAPSHOTS, HEADER, CHUNK = "snapshots", "header", "chunk"
+MAX_OFFERS = 64
 FRAME_BYTES = 1 << 18
 """What comes at once of a chunk: little enough that a slow line brings it within a deadline."""
 
@@ -40,17 +44,18 @@ _HELD = 4
 _LEASE_S = 120.0
 """Whoever asks for nothing for so long is gone."""
 _IDLE_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = 4.0
 _SEND_TIMEOUT_S = 30.0
 _ELEMENT_BYTES = 4
 
 
-class _HeaderRequest(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     root: Hash
 
 
-class _ChunkRequest(_HeaderRequest):
+class _ChunkRequest(_Request):
     buffer: Annotated[int, Field(ge=0, le=1 << 10)]
     index: Annotated[int, Field(ge=0, le=1 << 40)]
 
@@ -71,7 +76,7 @@ class _Served:
         return self.file.size_bytes // _ELEMENT_BYTES
 
 
-_Request = TypeVar("_Request", bound=BaseModel)
+_Asked = TypeVar("_Asked", bound=_Request)
 
 
 class SnapshotServer:
@@ -110,12 +115,19 @@ class SnapshotServer:
         of_one_peer = min(_STREAMS_OF_ONE_PEER, streams // 2)
         self._admission = Admission(self.refused, streams=streams, of_one_peer=of_one_peer)
         self.sent_bytes = 0
-        """Bytes of headers and chunks that were sent."""
+        """Bytes of headers, chunks and papers that were sent."""
+        self.asked = False
+        """Whether somebody looked for a state since this was last set to False."""
 
     async def start(self) -> None:
         """Serve from now on."""
-        await self._transport.serve(scoped(self._run_id, HEADER), self._give_header)
-        await self._transport.serve(scoped(self._run_id, CHUNK), self._give_chunks)
+        for name, handler in (
+            (SNAPSHOTS, self._give_offers),
+            (HEADER, self._give_header),
+            (CHUNK, self._give_chunks),
+            (PAPERS, self._give_papers),
+        ):
+            await self._transport.serve(scoped(self._run_id, name), handler)
 
     def close(self) -> None:
         """Let go of all that is held."""
@@ -124,11 +136,32 @@ class SnapshotServer:
         for root in list(self._served):
             self._release(root)
 
+    async def _give_offers(self, channel: Channel) -> None:
+        await timely(channel.receive(), _CALL_TIMEOUT_S)
+        self.asked = True
+        newest = self._store.roots()[:MAX_OFFERS]
+        roots = {stored.state_root: stored.epoch for stored in newest}
+        await timely(channel.send({"roots": roots}), _CALL_TIMEOUT_S)
+
+    async def _give_papers(self, channel: Channel) -> None:
+        with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
+            frame = await timely(channel.receive(), _IDLE_TIMEOUT_S)
+            for paper in self._papers(self._parsed(_Request, frame.header).root):
+                await self._send(channel, paper)
+
+    def _papers(self, root: str) -> tuple[bytes, bytes]:
+        try:
+            return self._store.papers(root).to_frames()
+        except LookupError as error:
+            raise self._declined("unknown", "that state is not here") from error
+        except (OSError, DamagedError) as error:
+            raise self._declined("damaged", "its papers cannot be read here") from error
+
     async def _give_header(self, channel: Channel) -> None:
         # A stream that ends is no error, here and below.
         with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
             frame = await timely(channel.receive(), _IDLE_TIMEOUT_S)
-            root = self._parsed(_HeaderRequest, frame.header).root
+            root = self._parsed(_Request, frame.header).root
             await self._send(channel, await self._header(root))
 
     async def _give_chunks(self, channel: Channel) -> None:
@@ -214,7 +247,7 @@ class SnapshotServer:
         await timely(channel.send({}, body), _SEND_TIMEOUT_S)
         self.sent_bytes += len(body)
 
-    def _parsed(self, kind: type[_Request], header: object) -> _Request:
+    def _parsed(self, kind: type[_Asked], header: object) -> _Asked:
         try:
             return kind.model_validate(header)
         except ValidationError as error:

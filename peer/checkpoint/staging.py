@@ -34,12 +34,14 @@ class Wanted:
         manifest_hash: The run's.
         schema: The model's tensors.
         slots: A fresh outer optimizer state: which buffers there must be, of what form.
+        epoch: What the state must be of; None where that is not known.
     """
 
     root: str
     manifest_hash: str
     schema: Schema
     slots: Mapping[str, Slot]
+    epoch: int | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -61,12 +63,16 @@ class Wanted:
         """Check that `header`, which has the root, is of a state that this peer can use.
 
         Raises:
-            MisbehavedError: It is of another run or shape: the root itself is a hostile one.
+            MisbehavedError: It is of another run, shape or epoch: the root itself is a hostile one.
         """
         blank = tuple((name, dtype, (_NO_HASH,) * len(h)) for name, dtype, h in header.buffers)
         outline = dataclasses.replace(header, epoch=0, buffers=blank)
         if outline != self._outline() or not 0 <= header.epoch <= _LARGEST_EPOCH:
             raise MisbehavedError(f"the state {self.root[:12]} is none of this run's model")
+        if self.epoch not in (None, header.epoch):
+            raise MisbehavedError(
+                f"the state {self.root[:12]} is of epoch {header.epoch}, not of {self.epoch}"
+            )
 
     def _outline(self) -> StateHeader:
         """Return the header with nothing in it that differs from state to state."""

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,11 +15,14 @@ from peer.checkpoint.format import (
     HEAD,
     STATE,
     Checkpoint,
+    annotate,
     name_of,
     read_files,
+    read_head,
     write_files,
 )
 from peer.checkpoint.keep import Candidate, Keep, decide
+from peer.checkpoint.papers import Papers
 from peer.checkpoint.shelf import DAMAGED, STAGING, Shelf, epoch_of
 from peer.errors import ConfigurationError, DamagedError
 from peer.run.directory import write_atomically
@@ -30,18 +32,27 @@ log = logging.getLogger(__name__)
 
 
 class Stored(NamedTuple):
-    """What the head of a checkpoint on the disk says of it."""
+    """What the head of a checkpoint on the disk says of it.
+
+    Attributes:
+        epoch: The state's.
+        state_root: The state's root.
+        generation: How many rollbacks the run had seen.
+        fetched: Whether a person fetched it: training neither goes on from it nor drops it.
+    """
 
     epoch: int
     state_root: str
     generation: int
+    fetched: bool
 
 
 class CheckpointStore:
     """A folder of checkpoints.
 
     One thread saves, annotates and loads; any thread may ask what there is and hold it back from
-    deletion. There is one store a folder, the daemon's: others look at it through a `Shelf`.
+    deletion. There is one store a folder, the daemon's: others look at it, and add what they
+    fetched, through a `Shelf`.
 
     Args:
         folder: Made if it is not there.
@@ -71,39 +82,34 @@ class CheckpointStore:
     def save(self, checkpoint: Checkpoint) -> int:
         """Write `checkpoint` and drop those that are too many; return the bytes written.
 
-        A state that is already there is not written again.
-
-        The directory appears by one rename after all its bytes are on the disk: a crash at any
-        moment leaves the previous checkpoints as they were.
+        A state that is already there is not written again, unless it was fetched: training could
+        not go on from that.
 
         Raises:
             OSError: The disk is full or fails; nothing was changed.
         """
-        target = self._folder / checkpoint.name
-        if target.exists():
+        name = checkpoint.name
+        fetched = self._is_fetched(name)
+        if self._shelf.path(name).exists() and not fetched:
             return 0
-        staging = self._folder / f"{STAGING}{checkpoint.name}"
-        try:
-            staging.mkdir(parents=True)
-            write_files(checkpoint, self.manifest_hash, staging, self._author)
-            size = sum(_sync(path) for path in staging.iterdir())
-            _sync(staging)
-            staging.rename(target)
-            _sync(self._folder)
-        except BaseException:
-            for path in (staging, target):
-                shutil.rmtree(path, ignore_errors=True)
-            raise
+        author = self._author
+        annotation = annotate(checkpoint, self.manifest_hash, author) if author else None
+
+        def write(folder: Path) -> None:
+            write_files(checkpoint, self.manifest_hash, folder, annotation)
+
+        staging = self._folder / f"{STAGING}{name}"
+        size = self._shelf.add(name, write, staging, replace=fetched)
         self._drop_old()
         return size
 
     def leave(self, epoch: int) -> None:
-        """Drop the checkpoints beyond `epoch`: they are of a branch that was left.
+        """Drop our checkpoints beyond `epoch`: they are of a branch that was left.
 
         Otherwise they would be the newest ones for ever, and the next start would go back there.
         """
         for name in self.names():
-            if epoch_of(name) > epoch:
+            if epoch_of(name) > epoch and not self._is_fetched(name):
                 self._shelf.drop(name, remember=False)
 
     def annotate(
@@ -144,22 +150,23 @@ class CheckpointStore:
     def load_newest(
         self, schema: Schema, slots: dict[str, Slot], on_damaged: Callable[[str, str], None]
     ) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole, or None where there never was one.
+        """Return our newest checkpoint that is whole, or None where there never was one.
 
-        A damaged one is set aside under another name, and `on_damaged(name, reason)` is told.
+        Those that a person fetched are passed over: they do not say where our training stood. A
+        damaged one is set aside under another name, and `on_damaged(name, reason)` is told.
 
         Raises:
             DamagedError: There are checkpoints, and every one is damaged.
             ConfigurationError: The disk fails, or reading is not allowed.
         """
-        names = self.names()
+        names = [name for name in self.names() if not self._is_fetched(name)]
         for name in names:
             try:
                 return read_files(self._folder / name, self.manifest_hash, schema, slots)
             except DamagedError as error:
                 reason = str(error)
                 log.warning("checkpoint %s is damaged and set aside: %s", name, reason)
-                self._set_aside(name)
+                self._shelf.set_aside(name)
                 on_damaged(name, reason)
             except OSError as error:
                 raise ConfigurationError(
@@ -189,6 +196,25 @@ class CheckpointStore:
         """Keep the checkpoints of these states, and no longer those that were named before."""
         self._protected = frozenset(roots)
 
+    def papers(self, state_root: str) -> Papers:
+        """Return what lies beside the state of that root, not checked.
+
+        Raises:
+            LookupError: There is none of that root, or it is being dropped.
+            DamagedError: It cannot be read.
+            OSError: The disk fails.
+        """
+        found = self._find(state_root)
+        if found is None:
+            raise LookupError(f"there is no checkpoint of the state {state_root}")
+        name = name_of(found.epoch, state_root)
+        with self._shelf.hold(name) as folder:
+            certificate = read_head(folder, self.manifest_hash).certificate
+            try:
+                return Papers.of(certificate, self._shelf.annotation(name))
+            except ValueError as error:
+                raise DamagedError(f"what lies beside {name} cannot be read") from error
+
     def roots(self) -> list[Stored]:
         """Return what checkpoints there are, newest epoch first; cheap enough to ask often.
 
@@ -196,8 +222,10 @@ class CheckpointStore:
         """
         names = self.names()
         found = {name: self._heads.get(name) or self._read_head(name) for name in names}
-        self._heads = {name: head for name, head in found.items() if head is not None}
-        return list(self._heads.values())
+        heads = {name: head for name, head in found.items() if head is not None}
+        # Ours may take the place of one that was fetched.
+        self._heads = {name: head for name, head in heads.items() if not head.fetched}
+        return list(heads.values())
 
     @contextlib.contextmanager
     def hold(self, state_root: str) -> Iterator[tuple[int, Path]]:
@@ -223,7 +251,8 @@ class CheckpointStore:
         epoch, _, root = name.partition("-")
         try:
             head = json.loads((self._folder / name / HEAD).read_text())
-            stored = Stored(head["epoch"], head["state_root"], head["generation"])
+            fetched = head["local"] is None
+            stored = Stored(head["epoch"], head["state_root"], head["generation"], fetched)
             named = stored.epoch == int(epoch) and stored.state_root.startswith(root)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
@@ -231,11 +260,18 @@ class CheckpointStore:
 
     def _drop_old(self) -> None:
         names = self.names()
-        candidates = [Candidate(n, epoch_of(n), self._accepted(n)) for n in names]
+        candidates = [
+            Candidate(n, epoch_of(n), accepted=self._accepted(n), fetched=self._is_fetched(n))
+            for n in names
+        ]
         protected = {name for name in names if self._is_protected(name)}
         for name, reason in decide(candidates, self._keep, protected).items():
             if reason is None:
                 self._shelf.drop(name, remember=True)
+
+    def _is_fetched(self, name: str) -> bool:
+        head = self._read_head(name)
+        return head is not None and head.fetched
 
     def _is_protected(self, name: str) -> bool:
         return any(name_of(epoch_of(name), root) == name for root in self._protected)
@@ -245,18 +281,3 @@ class CheckpointStore:
             annotation = self._shelf.annotation(name)
             return annotation is not None and annotation.notes.accepted_by is not None
         return False
-
-    def _set_aside(self, name: str) -> None:
-        target = self._folder / f"{DAMAGED}{name}"
-        shutil.rmtree(target, ignore_errors=True)
-        (self._folder / name).rename(target)
-
-
-def _sync(path: Path) -> int:
-    """Force `path` onto the disk; return its size in bytes."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,6 @@ needs neither torch nor a network, and changes nothing.
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +16,15 @@ import safetensors
 from peer.checkpoint.annotation import Annotation
 from peer.checkpoint.flatfile import FlatFile
 from peer.checkpoint.format import LOCAL, STATE, Head, name_of, read_head
+from peer.checkpoint.initial import initial_schema
+from peer.checkpoint.papers import Claim, annotation_problems, certificate_problems
 from peer.checkpoint.shelf import Shelf
 from peer.checkpoint.staging import Wanted
 from peer.errors import DamagedError, MisbehavedError
 from peer.run.directory import RunDirectory
-from peer.training.certificate import Base, Certificate, problem
+from peer.training.certificate import Base, Certificate
 from peer.training.outer import initial_slots
-from peer.training.state import Schema, StateHeader, TensorSpec, root_of
+from peer.training.state import StateHeader, root_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,9 @@ class _Verification:
 
     def _fit(self, head: Head, header: StateHeader) -> Iterator[str]:
         """Yield whether the state is none of the run's model, by the initial state's tensors."""
-        schema = self._schema()
-        if schema is None:
+        try:
+            schema = initial_schema(self._run)
+        except DamagedError:
             self._notes.append(
                 "the run's initial state is not here, so the tensors' shapes were not compared"
             )
@@ -144,16 +146,10 @@ class _Verification:
         except MisbehavedError as error:
             yield str(error)
 
-    def _schema(self) -> Schema | None:
-        path = self._run.blob_path(self._run.manifest.initial_state)
-        try:
-            with safetensors.safe_open(path, "numpy") as blob:
-                shapes = {name: tuple(blob.get_slice(name).get_shape()) for name in blob.keys()}  # noqa: SIM118 no mapping
-        except (OSError, safetensors.SafetensorError):
-            return None
-        return Schema(tuple(TensorSpec(name, shapes[name]) for name in sorted(shapes)))
-
     def _local(self, head: Head) -> Iterator[str]:
+        if head.local is None:
+            self._notes.append("it was fetched by hand: training does not go on from it")
+            return
         try:
             data = (self._folder / LOCAL).read_bytes()
         except FileNotFoundError:
@@ -172,21 +168,9 @@ class _Verification:
         except ValueError:
             yield "the certificate cannot be read"
             return
-        if (wrong := problem(certificate)) is not None:
-            yield f"the certificate proves nothing: {wrong}"
         self._signers = tuple(sorted(certificate.signers & set(certificate.vote.group)))
-        base = self._base = certificate.vote.base
-        if base.run_id != self._run.run_id:
-            yield "the certificate is of another run"
-        if base.epoch + 1 != head.epoch or base.generation > head.generation:
-            yield (
-                f"the certificate leads from epoch {base.epoch} of generation {base.generation}, "
-                f"not to epoch {head.epoch} of generation {head.generation}"
-            )
-        if self._header is not None:
-            elements = sum(part.elements for part in certificate.vote.parts)
-            if elements != sum(math.prod(shape) for _, shape in self._header.tensors):
-                yield "the certificate's average is of another size than the state"
+        self._base = certificate.vote.base
+        yield from certificate_problems(certificate, self._claim(head))
 
     def _annotation(self, head: Head) -> Iterator[str]:
         try:
@@ -197,34 +181,37 @@ class _Verification:
         if annotation is None:
             if head.writer is not None:
                 yield f"the annotation by {head.writer} is missing"
+            elif head.local is None:
+                self._notes.append("it has no annotation: it was fetched without one")
             else:
                 self._notes.append("it has no annotation: a ctpeer without lineage wrote it")
             return
-        if (wrong := annotation.problem()) is not None:
-            yield wrong
+        yield from annotation_problems(annotation, self._claim(head), self._base)
         if annotation.writer != head.writer:
             yield f"the annotation is by {annotation.writer}, and {head.writer} wrote the state"
-        notes = annotation.notes
-        ours = (self._run.manifest_hash, head.state_root, head.epoch, head.generation)
-        if (notes.manifest, notes.state_root, notes.epoch, notes.generation) != ours:
-            yield "the annotation is of another state"
-        if notes.code_version != head.code_version:
+        if annotation.notes.code_version != head.code_version:
             yield "the annotation names another version of the code"
         yield from self._descent(head, annotation)
 
+    def _claim(self, head: Head) -> Claim:
+        """Return what the papers have to be about."""
+        return Claim(
+            run_id=self._run.run_id,
+            manifest_hash=self._run.manifest_hash,
+            epoch=head.epoch,
+            state_root=head.state_root,
+            generation=head.generation,
+            elements=self._header.elements if self._header is not None else None,
+        )
+
     def _descent(self, head: Head, annotation: Annotation) -> Iterator[str]:
-        """Yield what is wrong with the parent: whether the certificate leads from there to here."""
+        """Yield what is wrong with the parent that lies here; note what cannot be checked."""
         parent = annotation.notes.parent
-        if parent is None:
-            return
-        if parent.epoch >= head.epoch:
-            yield f"its parent is of epoch {parent.epoch}, which is no earlier one"
+        if parent is None or parent.epoch >= head.epoch:
             return
         base = self._base
-        if base is not None and parent.epoch == base.epoch:
-            if parent.state_root != base.state_root:
-                yield "the certificate extends another state than the parent"
-        elif parent.epoch + 1 < head.epoch:
+        extended = base is not None and parent.epoch == base.epoch
+        if parent.epoch + 1 < head.epoch and not extended:
             self._notes.append(
                 f"the certificates from epoch {parent.epoch} to {head.epoch - 1} are not kept: "
                 "that it comes from its parent is its writer's word"

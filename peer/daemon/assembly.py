@@ -117,15 +117,17 @@ def _assemble(
         initial_slots(run.manifest.optimizer, schema.elements),
         lambda name, reason: emit(CheckpointRejected(name=name, reason=reason)),
     )
-    stream = feed.stream(seed, checkpoint.place.cursor if checkpoint else None)
+    saved = checkpoint.place if checkpoint else None
+    stream = feed.stream(seed, saved.cursor if saved else None)
     micro_batch = first_micro_batch(device, settings.compute.micro_batch, begin.micro_batch_divisor)
     if checkpoint is None:
         state = _initial_state(run, schema)
         torch.manual_seed(int.from_bytes(seed[:8], "big") >> 1)
         place = Place.beginning(stream.cursor, micro_batch, get_rng(device))
     else:
+        assert saved is not None  # no other is loaded
         state = checkpoint.state
-        place = _resumed_place(checkpoint, begin, micro_batch, emit)
+        place = _resumed_place(saved, begin, micro_batch, emit)
     precision = resolve_precision(settings.compute.precision, device)
     trainer = Trainer(
         Workbench(
@@ -232,9 +234,9 @@ def _initial_state(run: RunDirectory, schema: Schema) -> GlobalState:
     return GlobalState(epoch=0, schema=schema, parameters=parameters, optimizer=slots)
 
 
-def _resumed_place(checkpoint: Checkpoint, begin: Begin, micro_batch: int, emit: Emit) -> Place:
-    """Return the checkpoint's place with the micro-batch that this start allows."""
-    saved = checkpoint.place.micro_batch
+def _resumed_place(place: Place, begin: Begin, micro_batch: int, emit: Emit) -> Place:
+    """Return the place of a checkpoint with the micro-batch that this start allows."""
+    saved = place.micro_batch
     asked = begin.settings["compute"]["micro_batch"] is not None
     allowed = micro_batch
     if not asked:
@@ -244,7 +246,7 @@ def _resumed_place(checkpoint: Checkpoint, begin: Begin, micro_batch: int, emit:
         if begin.micro_batch_divisor > 1:
             reason = "out of memory"
         emit(MicroBatchChanged(samples_before=saved, samples_after=allowed, reason=reason))
-    return checkpoint.place.with_micro_batch(allowed)
+    return place.with_micro_batch(allowed)
 
 
 def _report_loaded(

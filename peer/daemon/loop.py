@@ -395,7 +395,8 @@ class TrainingLoop:
             self._parts.validation.candidate(checkpoint.state.epoch, checkpoint.state_root)
         self._descent.saved(Ancestor(checkpoint.state.epoch, checkpoint.state_root))
         # Only the last ones: others stay for the lineage, and nobody joins from there.
-        last = self._parts.store.roots()[: self._parts.settings.checkpoint.keep]
+        own = [stored for stored in self._parts.store.roots() if not stored.fetched]
+        last = own[: self._parts.settings.checkpoint.keep]
         self._parts.rounds.saved(min(stored.epoch for stored in last))
 
     def _wait_for_save(self) -> None:

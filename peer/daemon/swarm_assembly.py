@@ -82,7 +82,6 @@ def meet_swarm(ground: Ground) -> tuple[SwarmRounds, Validation]:
 
     offers = Offers(
         muster,
-        ground.store,
         run.manifest_hash,
         ground.schema,
         ground.slots,
@@ -97,7 +96,7 @@ def meet_swarm(ground: Ground) -> tuple[SwarmRounds, Validation]:
     network.count_refusals(averager.refused)
     network.count_refusals(server.refused)
     network.on_stop(server.close)
-    rounds = SwarmRounds(network, averager, catchup, history, averages, offers, server, validator)
+    rounds = SwarmRounds(network, averager, catchup, history, averages, server, validator)
     if validator is None:
         return rounds, NoValidation()
     network.count_refusals(validator.verdicts.refused)

@@ -1,6 +1,5 @@
 """Rounds with the swarm, for the training loop: its questions go to the network's thread."""
 
-from peer.checkpoint.offers import Offers
 from peer.checkpoint.snapshot import SnapshotServer
 from peer.daemon.network import Network
 from peer.daemon.validator import Validator
@@ -24,8 +23,7 @@ class SwarmRounds:
         catchup: Finds out where the others are.
         history: Our row of certificates.
         averages: Our certified averages.
-        offers: Says what we give to those who join.
-        server: Gives it.
+        server: Gives states to those who join.
         validator: Takes part in the judging of checkpoints; None where nobody judges them.
     """
 
@@ -36,7 +34,6 @@ class SwarmRounds:
         catchup: CatchUp,
         history: History,
         averages: AverageLog,
-        offers: Offers,
         server: SnapshotServer,
         validator: Validator | None,
     ) -> None:
@@ -45,7 +42,6 @@ class SwarmRounds:
         self._catchup = catchup
         self._history = history
         self._averages = averages
-        self._offers = offers
         self._server = server
         self._validator = validator
         self._behind = False
@@ -66,7 +62,6 @@ class SwarmRounds:
     async def _start(self) -> None:
         await self._averager.start()
         await self._catchup.start()
-        await self._offers.start()
         await self._server.start()
         if self._validator is not None:
             await self._validator.verdicts.start()
@@ -107,7 +102,7 @@ class SwarmRounds:
     @property
     def asked_for_state(self) -> bool:
         """Whether somebody joins and looks for a state, since this was last asked."""
-        asked, self._offers.asked = self._offers.asked, False
+        asked, self._server.asked = self._server.asked, False
         return asked
 
     def saved(self, oldest_epoch: int) -> None:

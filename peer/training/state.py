@@ -133,6 +133,11 @@ class StateHeader:
     chunk_bytes: int
     buffers: tuple[tuple[str, str, tuple[str, ...]], ...]
 
+    @property
+    def elements(self) -> int:
+        """How many parameters the state has."""
+        return sum(math.prod(shape) for _, shape in self.tensors)
+
     def chunk_hash(self, buffer: int, index: int) -> str:
         """Return the hash of a chunk of the `buffer`-th buffer."""
         _, _, hashes = self.buffers[buffer]

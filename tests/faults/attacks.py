@@ -559,7 +559,8 @@ class ShowsForgedRows(Mallory):
 
     async def serve_snapshots(self, stream):
         await stream.receive()
-        await stream.send({"roots": [c.vote.base.state_root for c in self.row()[-60:]]})
+        bases = [certificate.vote.base for certificate in self.row()[-60:]]
+        await stream.send({"roots": {base.state_root: base.epoch for base in bases}})
 
 
 class ShowsRowsSlowly(ShowsForgedRows):

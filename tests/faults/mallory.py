@@ -443,7 +443,7 @@ class Mallory:
 
     async def serve_snapshots(self, stream):
         await stream.receive()
-        await stream.send({"roots": []})
+        await stream.send({"roots": {}})
 
     async def serve_header(self, stream):
         await stream.receive()

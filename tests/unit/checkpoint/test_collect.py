@@ -82,6 +82,40 @@ def test_what_is_damaged_stays_until_it_is_asked_for(shelf, gc, make_checkpoint)
     assert shelf.damaged() == []
 
 
+def test_what_was_fetched_stays_until_it_is_asked_for(shelf, gc, make_checkpoint, fetch_by_hand):
+    fetch_by_hand(shelf.folder, make_checkpoint(9))
+    outcomes = gc(Keep(last=1, accepted=0))
+    assert epochs(shelf) == [9, 6]
+    assert outcomes[0].reason == "fetched by hand; `gc --fetched` drops it"
+    gc(Keep(last=1, accepted=0, fetched=False))
+    assert epochs(shelf) == [6]
+
+
+def test_the_newest_that_training_goes_on_from_stays_whatever_was_fetched(
+    shelf, gc, make_checkpoint, fetch_by_hand
+):
+    fetch_by_hand(shelf.folder, make_checkpoint(9))
+    gc(Keep(last=1, accepted=0), damaged=(6, 5))
+    assert epochs(shelf) == [9, 6, 4]
+    with pytest.raises(DamagedError, match="nothing was dropped"):
+        gc(Keep(last=1), damaged=range(9))
+
+
+def test_where_everything_was_fetched_there_is_nothing_to_protect(
+    tmp_path, manifest_hash, make_checkpoint, fetch_by_hand
+):
+    shelf = Shelf(tmp_path / "fetched")
+    fetch_by_hand(shelf.folder, make_checkpoint(9))
+
+    def run(**given):
+        entries = stored(shelf, manifest_hash)
+        flags = {"dry_run": False, "drop_damaged": False}
+        return [one.dropped for one in collect(shelf, entries, Keep(**given), pytest.fail, **flags)]
+
+    assert run() == [False]
+    assert run(fetched=False) == [True]
+
+
 def test_an_empty_folder_has_nothing_to_collect(tmp_path):
     shelf = Shelf(tmp_path / "nowhere")
     assert collect(shelf, [], Keep(), pytest.fail, dry_run=False, drop_damaged=True) == []

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.checkpoint.fetch import Shares
+from peer.checkpoint.fetch import Shares, fetched_snapshot
 from peer.checkpoint.snapshot import FRAME_BYTES
 from peer.errors import ConfigurationError, MisbehavedError
 from peer.swarm.download import FetchError
@@ -676,3 +676,33 @@ def test_every_chunk_is_got_once_whoever_fails(data):
         assert sorted(got) == [(0, i) for i in range(9)]
     else:
         assert len(got) + shares.left == 9
+
+
+def test_what_was_fetched_stays_until_whoever_wanted_it_has_it(make_town, run, make_large, run_id):
+    async def scenario():
+        town, checkpoint = make_town(), make_large(4)
+        await town.stranger("a", checkpoint.state)
+        wanted = dataclasses.replace(town.wanted, root=checkpoint.state_root)
+        fetched = fetched_snapshot(town.joiner, run_id, wanted, ["a"], town.staging)
+        with pytest.raises(Interrupted):
+            async with fetched:
+                raise Interrupted
+        town.asked.clear()
+        assert same(await town.fetch([], checkpoint.state_root), checkpoint.state)
+        assert town.asked == left_over(town) == []
+
+    run(scenario())
+
+
+def test_a_state_of_another_epoch_than_was_wanted_is_refused(make_town, run, make_large):
+    async def scenario():
+        town, checkpoint = make_town(), make_large(4)
+        await town.stranger("a", checkpoint.state)
+        town.wanted = dataclasses.replace(town.wanted, epoch=5)
+        with pytest.raises(MisbehavedError, match="is of epoch 4, not of 5"):
+            await town.fetch(["a"], checkpoint.state_root)
+        assert town.asked == []
+        town.wanted = dataclasses.replace(town.wanted, epoch=4)
+        assert same(await town.fetch(["a"], checkpoint.state_root), checkpoint.state)
+
+    run(scenario())

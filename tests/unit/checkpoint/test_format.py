@@ -10,7 +10,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peer.checkpoint.format import read_files, write_files
+from peer.checkpoint.format import read_files, read_head, write_files
 from peer.errors import DamagedError
 from peer.training.state import Schema, TensorSpec
 
@@ -42,6 +42,16 @@ def test_a_checkpoint_reads_back_bit_for_bit(
     assert_same(loaded, checkpoint)
     assert loaded.state.root(manifest_hash) == checkpoint.state_root
     loaded.state.parameters += 1.0
+
+
+def test_a_state_without_a_place_reads_back_and_has_no_local_part(
+    tmp_path, make_checkpoint, manifest_hash, schema, slots, assert_same
+):
+    checkpoint = make_checkpoint(3, place=None)
+    write_files(checkpoint, manifest_hash, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILES[2], FILES[0]]
+    assert_same(read_files(tmp_path, manifest_hash, schema, slots), checkpoint)
+    assert read_head(tmp_path, manifest_hash).local is None
 
 
 def test_it_consists_of_the_files_that_are_damaged_below_and_no_pickle(written):

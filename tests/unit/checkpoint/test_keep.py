@@ -1,5 +1,7 @@
 """The policy by which checkpoints stay."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +65,16 @@ def test_every_stretch_keeps_its_first_checkpoint_for_ever(every, count, step):
         min(e for e in epochs if e // every == stretch) for stretch in {e // every for e in epochs}
     }
     assert {one.epoch for one in there} == firsts | set(epochs[-2:])
+
+
+@given(shelves(), POLICIES, st.sets(st.integers(0, 200), max_size=5), st.booleans())
+def test_what_was_fetched_stays_by_itself_and_changes_nothing_else(candidates, keep, epochs, stays):
+    keep = dataclasses.replace(keep, fetched=stays)
+    fetched = [Candidate(f"fetched-{e}", e, accepted=True, fetched=True) for e in epochs]
+    both = sorted([*candidates, *fetched], key=lambda one: one.epoch, reverse=True)
+    decision = decide(both, keep)
+    assert {decision.pop(one.name) for one in fetched} <= {Reason.FETCHED if stays else None}
+    assert decision == decide(candidates, keep)
 
 
 def test_each_reason_is_given():

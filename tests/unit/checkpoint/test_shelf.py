@@ -13,6 +13,7 @@ from peer.checkpoint.annotation import Author
 from peer.checkpoint.keep import Keep
 from peer.checkpoint.shelf import Shelf
 from peer.checkpoint.store import CheckpointStore
+from peer.errors import ConfigurationError
 
 HOLDER = """
 import sys
@@ -180,3 +181,28 @@ def test_loading_needs_no_annotation(store, shelf, make_checkpoint, schema, slot
     (shelf.path(make_checkpoint(1).name) / "annotation.json").unlink()
     loaded = store.load_newest(schema, slots, pytest.fail)
     assert loaded.state_root == make_checkpoint(1).state_root
+
+
+def test_one_process_at_a_time_gathers_a_state_and_what_it_has_stays(shelf):
+    with shelf.fetching() as folder:
+        (folder / "half").touch()
+        with (
+            pytest.raises(ConfigurationError, match="another `ctpeer checkpoint fetch` is at work"),
+            shelf.fetching(),
+        ):
+            pass
+    with shelf.fetching() as folder:
+        assert [path.name for path in folder.iterdir()] == ["half"]
+    assert shelf.names() == []
+
+
+def test_a_fetched_checkpoint_takes_the_place_of_no_other(
+    store, shelf, make_checkpoint, fetch_by_hand
+):
+    one = make_checkpoint(1)
+    store.save(one)
+    before = shelf.path(one.name).stat().st_ino
+    with pytest.raises(OSError, match="not empty"):
+        fetch_by_hand(shelf.folder, one)
+    assert shelf.path(one.name).stat().st_ino == before
+    assert list((shelf.folder / ".fetching").iterdir()) == []

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peer.checkpoint.annotation import Author
+from peer.checkpoint.papers import Papers
 from peer.checkpoint.store import CheckpointStore
 from peer.errors import DamagedError
 
@@ -283,10 +285,10 @@ def test_the_roots_are_those_of_the_checkpoints_newest_first(store, make_checkpo
     assert store.roots() == []
     for epoch in (1, 10, 2):
         store.save(make_checkpoint(epoch, generation=epoch + 1))
-    expected = [(e, make_checkpoint(e).state_root, e + 1) for e in (10, 2, 1)]
+    expected = [(e, make_checkpoint(e).state_root, e + 1, False) for e in (10, 2, 1)]
     assert store.roots() == expected
     store.save(make_checkpoint(3))
-    assert [epoch for epoch, _, _ in store.roots()] == [10, 3, 2]
+    assert [stored.epoch for stored in store.roots()] == [10, 3, 2]
 
 
 def test_the_roots_are_read_once(store, make_checkpoint, monkeypatch):
@@ -304,7 +306,7 @@ def test_a_checkpoint_whose_head_cannot_be_read_has_no_root(
     store.save(make_checkpoint(1))
     store.save(make_checkpoint(2))
     damage(tmp_path / "checkpoints" / make_checkpoint(2).name / FILES[2])
-    assert [epoch for epoch, _, _ in store.roots()] == [1]
+    assert [stored.epoch for stored in store.roots()] == [1]
 
 
 @pytest.mark.parametrize("head", ["[]", '{"epoch": "x"}', '{"epoch": 2, "state_root": 5}'])
@@ -325,9 +327,9 @@ def test_a_checkpoint_that_is_held_stays_until_it_is_let_go(store, make_checkpoi
         assert epoch == 1
         assert path.name == FILES[0]
         assert path.is_file()
-        assert [e for e, _, _ in store.roots()] == [6, 5, 4, 1]
+        assert [stored.epoch for stored in store.roots()] == [6, 5, 4, 1]
     store.save(make_checkpoint(7))
-    assert [e for e, _, _ in store.roots()] == [7, 6, 5]
+    assert [stored.epoch for stored in store.roots()] == [7, 6, 5]
 
 
 def test_a_checkpoint_that_is_gone_cannot_be_held(store, make_checkpoint):
@@ -386,3 +388,85 @@ def test_what_is_protected_stays_as_long_as_it_is(tmp_path, manifest_hash, make_
     store.protect([])
     store.save(make_checkpoint(4))
     assert [stored.epoch for stored in store.roots()] == [4]
+
+
+def test_training_goes_on_from_no_state_that_was_fetched(
+    store, load, tmp_path, make_checkpoint, assert_same, fetch_by_hand
+):
+    folder = tmp_path / "checkpoints"
+    fetch_by_hand(folder, make_checkpoint(9))
+    assert load(store) == (None, [])
+    store.save(make_checkpoint(2))
+    assert_same(load(store)[0], make_checkpoint(2))
+    emptied(folder / make_checkpoint(2).name / FILES[0])
+    with pytest.raises(DamagedError, match="every checkpoint"):
+        load(store)
+    assert store.names() == [make_checkpoint(9).name]
+
+
+def test_a_fetched_state_is_found_by_its_root_and_told_apart(
+    store, tmp_path, make_checkpoint, schema, slots, fetch_by_hand
+):
+    nine = make_checkpoint(9)
+    fetch_by_hand(tmp_path / "checkpoints", nine)
+    store.save(make_checkpoint(2))
+    assert [(s.epoch, s.fetched) for s in store.roots()] == [(9, True), (2, False)]
+    assert store.load(nine.state_root, schema, slots).place is None
+    with store.hold(nine.state_root) as (epoch, path):
+        assert (epoch, path.is_file()) == (9, True)
+
+
+def test_what_was_fetched_stays_and_takes_nobodys_place(
+    store, tmp_path, make_checkpoint, fetch_by_hand
+):
+    fetch_by_hand(tmp_path / "checkpoints", make_checkpoint(1))
+    fetch_by_hand(tmp_path / "checkpoints", make_checkpoint(99))
+    for epoch in range(2, 9):
+        store.save(make_checkpoint(epoch))
+    assert [stored.epoch for stored in store.roots()] == [99, 8, 7, 6, 1]
+    store.leave(6)
+    assert [stored.epoch for stored in store.roots()] == [99, 6, 1]
+
+
+def test_our_own_checkpoint_takes_the_place_of_the_same_state_fetched(
+    store, load, tmp_path, make_checkpoint, assert_same, fetch_by_hand
+):
+    folder, two = tmp_path / "checkpoints", make_checkpoint(2)
+    fetch_by_hand(folder, two)
+    assert [stored.fetched for stored in store.roots()] == [True]
+    with store.hold(two.state_root) as (_, path):
+        assert store.save(two) > 0
+        assert path.is_file()
+    assert [stored.fetched for stored in store.roots()] == [False]
+    assert_same(load(store)[0], two)
+    assert sorted(path.name for path in folder.iterdir()) == [".fetching", two.name]
+
+
+def test_what_is_fetched_while_a_daemon_starts_is_left_alone(
+    store, tmp_path, make_checkpoint, manifest_hash, fetch_by_hand
+):
+    folder = tmp_path / "checkpoints"
+    fetch_by_hand(folder, make_checkpoint(1))
+    half = folder / ".fetching" / "ab" / "0"
+    half.parent.mkdir()
+    half.touch()
+    again = CheckpointStore(folder, manifest_hash, keep=1)
+    again.save(make_checkpoint(2))
+    assert half.exists()
+
+
+def test_the_papers_of_a_checkpoint_are_what_lies_beside_it(
+    store, tmp_path, make_checkpoint, manifest_hash, identities
+):
+    store.save(make_checkpoint(0))
+    assert store.papers(make_checkpoint(0).state_root) == Papers()
+    author = Author(identities[0], lambda: 5.0)
+    signed = CheckpointStore(tmp_path / "signed", manifest_hash, 3, author)
+    signed.save(make_checkpoint(0))
+    papers = signed.papers(make_checkpoint(0).state_root)
+    assert papers.annotation.writer == identities[0].peer_id
+    with pytest.raises(LookupError):
+        store.papers("ab" * 32)
+    store.save(make_checkpoint(1))  # its certificate is none
+    with pytest.raises(DamagedError, match="cannot be read"):
+        store.papers(make_checkpoint(1).state_root)

@@ -42,8 +42,9 @@ MANIFEST_HASH = "ab" * 32
 class Stored:
     """A checkpoint in the store."""
 
-    def __init__(self, epoch):
+    def __init__(self, epoch, *, fetched=False):
         self.epoch = epoch
+        self.fetched = fetched
 
 
 class Store:
@@ -293,9 +294,12 @@ def test_a_score_that_cannot_be_written_is_said_and_training_goes_on(make_bench,
     assert "the scores were not written" in caplog.text
 
 
-def test_averages_are_kept_for_the_last_checkpoints_not_for_those_of_the_lineage(make_bench):
+def test_averages_are_kept_for_our_last_checkpoints_not_for_those_of_the_lineage(make_bench):
     bench = make_bench()
-    bench.store.roots = lambda: [Stored(epoch) for epoch in (9, 8, 7, 2, 1)]
+    fetched = {99, 8}
+    bench.store.roots = lambda: [
+        Stored(epoch, fetched=epoch in fetched) for epoch in (99, 10, 9, 8, 7, 2, 1)
+    ]
     bench.loop.run(Orders(), 1)
     assert set(bench.rounds.calls("saved")) == {(7,)}
 
