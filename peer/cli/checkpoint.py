@@ -1,8 +1,9 @@
 """`ctpeer checkpoint`: the states that training here wrote, and where they come from.
 
-All of it reads the disk only: it works while a daemon trains on the home and while none does.
+All of it works while a daemon trains on the home and while none does. Only `fetch` needs a network.
 """
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from peer.checkpoint.export import require_vacant
 from peer.checkpoint.keep import Keep
 from peer.cli.chosen import Chosen, run_option
 from peer.cli.export import run_export
+from peer.cli.fetch import Request, facts_of_fetch, fetch_text, run_fetch
 from peer.cli.lineage import collected, described, listed, logged, verified
 from peer.cli.options import home_option, json_option
 from peer.config.home import resolve_home
@@ -21,7 +23,7 @@ from peer.errors import ConfigurationError, UsageError
 
 @click.group()
 def checkpoint() -> None:
-    """List, verify, drop and export the checkpoints of a run; see where each comes from.
+    """List, fetch, verify, drop and export the checkpoints of a run; see where each comes from.
 
     The run is the one that ran last if --run does not name another. ROOT is the beginning of a
     state root, as long as it is unique, or the word `newest`.
@@ -113,25 +115,83 @@ def verify(*, root: str | None, run_name: str | None, home: str | None, as_json:
 
 
 @checkpoint.command()
+@click.argument("root", required=False)
+@click.option(
+    "--peers", multiple=True, metavar="ADDRESS", help="A peer to begin with, beside those known."
+)
+@click.option("--invite", metavar="INVITE", help="Begin with the peers of an invite to the run.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up when nothing came for so long.",
+)
+@run_option
+@home_option
+@json_option
+def fetch(
+    *,
+    root: str | None,
+    peers: tuple[str, ...],
+    invite: str | None,
+    timeout: float,
+    run_name: str | None,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Fetch the checkpoint ROOT from the peers of the run, with its certificate and annotation.
+
+    ROOT is a state root or the beginning of one that peers offer; `good`, which validators hold to
+    be good and which is fetched if no ROOT is given; or `newest`, which is fetched where nobody
+    validates. What was fetched half is gone on with. Training does not go on from it, and nothing
+    but `gc --fetched` drops it.
+    """
+    where = resolve_home(home)
+    flags = {"swarm.peers": list(peers) or None}
+    request = Request(
+        root=root,
+        invite=invite,
+        settings=load_settings(where.settings_path, flags).settings.swarm,
+        timeout_s=timeout,
+        quiet=as_json,
+    )
+    fetched = run_fetch(Chosen(run_name, home), where, request)
+    here = Chosen(run_name, home)
+    entry = here.find(fetched.state_root)
+    body = here.facts(entry) | here.certificate_facts(entry) | facts_of_fetch(fetched)
+    here.print(body, fetch_text(entry, fetched), as_json=as_json)
+
+
+@checkpoint.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
 @click.option("--damaged", is_flag=True, help="Drop what is damaged or was set aside, too.")
+@click.option("--fetched", is_flag=True, help="Drop what was fetched by hand, too.")
 @run_option
 @home_option
 @json_option
 def gc(
-    *, dry_run: bool, damaged: bool, run_name: str | None, home: str | None, as_json: bool
+    *,
+    dry_run: bool,
+    damaged: bool,
+    fetched: bool,
+    run_name: str | None,
+    home: str | None,
+    as_json: bool,
 ) -> None:
     """Drop the checkpoints that the settings do not keep.
 
     The settings are checkpoint.keep, keep_accepted and keep_every_epochs. The newest checkpoint
-    that loads stays always, and so does what somebody reads or fetches at the moment.
+    that training could go on from stays always, and so does what somebody reads or fetches at the
+    moment, and without --fetched what you fetched.
     """
     settings = load_settings(resolve_home(home).settings_path, {}).settings
     here = Chosen(run_name, home)
     outcomes = collect(
         here.shelf,
         here.stored,
-        Keep.of(settings.checkpoint),
+        dataclasses.replace(Keep.of(settings.checkpoint), fetched=not fetched),
         here.is_whole,
         drop_damaged=damaged,
         dry_run=dry_run,

@@ -71,6 +71,7 @@ class Chosen:
             "here": entry.name is not None,
             "name": entry.name,
             "bytes": entry.size_bytes,
+            "fetched": entry.fetched,
             "problem": entry.problem,
         }
 

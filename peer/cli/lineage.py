@@ -88,6 +88,8 @@ def _line(entry: Entry) -> str:
     ]
     if notes is not None and notes.accepted_by is not None:
         cells.append("accepted")
+    if entry.fetched:
+        cells.append("fetched")
     if entry.problem is not None:
         cells.append(f"damaged: {entry.problem}")
     return "  ".join(cells)
@@ -143,6 +145,10 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     if certificate is not None:
         group = certificate.vote.group
         yield "certificate", f"signed by {len(certificate.signers)} of a group of {len(group)}"
+    elif entry.epoch:
+        yield "certificate", "none"
+    if entry.fetched:
+        yield "fetched", "by hand; training does not go on from it"
     yield "here", f"{entry.name}, {entry.size_bytes:,} bytes"
     if entry.problem is not None:
         yield "damaged", entry.problem

@@ -26,7 +26,10 @@ COMMANDS = {
     "logs": ("peer.cli.logs", "Print the end of the log."),
     "run": ("peer.cli.run", "Found a run, look at one, verify one."),
     "data": ("peer.cli.data", "Index one's own text; see which shards would be chosen."),
-    "checkpoint": ("peer.cli.checkpoint", "List, verify, drop, export checkpoints; their lineage."),
+    "checkpoint": (
+        "peer.cli.checkpoint",
+        "Fetch, list, verify, export checkpoints; lineage.",
+    ),
     "verdicts": ("peer.cli.verdicts", "What validators found of the checkpoints; verify it."),
     "validators": ("peer.cli.validators", "Who may judge checkpoints, and how they did."),
     "sandbox": ("peer.cli.sandbox", "A whole swarm on this machine, to try it and to test it."),

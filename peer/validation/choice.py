@@ -40,6 +40,18 @@ def most_held(good: Mapping[str, Good], eligible: Collection[str], needed: int =
     return next(enough, None)
 
 
+def most_good(good: Mapping[str, Good]) -> Good | None:
+    """Return what those say who hold to the verdict that `most_held` names, or None.
+
+    Args:
+        good: What peers say that they hold to, by peer; all of them count.
+    """
+    verdict = most_held(good, ())
+    said = Counter(each for each in good.values() if each.verdict == verdict)
+    # The verdict says which state is good: whoever names another one lies.
+    return max(said, key=lambda g: (said[g], g.state_root), default=None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Branch:
     """A chain since the newest common verdict.

@@ -57,9 +57,13 @@ def test_light_commands_load_nothing_heavy(tmp_path, arguments):
     assert not loaded_by(*arguments, home=tmp_path) & HEAVY
 
 
-@pytest.mark.parametrize("command", ["list", "show", "log", "verify", "gc"])
-def test_looking_at_checkpoints_loads_neither_torch_nor_hivemind(tmp_path, command):
-    loaded = loaded_by("checkpoint", command, home=tmp_path)
+@pytest.mark.parametrize(
+    "arguments",
+    [*[(each,) for each in ("list", "show", "log", "verify", "gc", "--help")], ("fetch", "--help")],
+    ids=" ".join,
+)
+def test_looking_at_checkpoints_loads_neither_torch_nor_hivemind(tmp_path, arguments):
+    loaded = loaded_by("checkpoint", *arguments, home=tmp_path)
     assert not {"torch", "transformers", "hivemind"} & loaded
 
 

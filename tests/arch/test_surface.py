@@ -11,7 +11,8 @@ from peer.swarm.records import Refusal
 
 CLI = {
     "checkpoint export": "root directory --git --home --json --licence --run",
-    "checkpoint gc": "--damaged --dry-run --home --json --run",
+    "checkpoint fetch": "root --home --invite --json --peers --run --timeout",
+    "checkpoint gc": "--damaged --dry-run --fetched --home --json --run",
     "checkpoint list": "--home --json --run",
     "checkpoint log": "root --home --json --max-count --run",
     "checkpoint show": "root --home --json --run",

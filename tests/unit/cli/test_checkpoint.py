@@ -1,5 +1,6 @@
 """`ctpeer checkpoint` on the home of a real run."""
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -9,7 +10,10 @@ from click.testing import CliRunner
 
 from peer.checkpoint.shelf import Shelf
 from peer.cli.main import main
+from peer.run.canonical import canonical
+from peer.run.canonical import run_id as run_id_of
 from peer.run.directory import RunDirectory
+from peer.run.invite import Invite, dump_invite
 
 COMMANDS = ("list", "show", "log", "verify", "gc")
 
@@ -261,3 +265,106 @@ def test_scores_that_are_no_number_are_printed_as_json(asked, shelf):
     found = asked("list")["checkpoints"][0]
     assert found["problem"] == "the annotation cannot be read"
     assert found["scores"] == {}
+
+
+@pytest.fixture
+def fetched(shelf):
+    """Make the newest checkpoint one that was fetched by hand, without papers; return its name."""
+    name = shelf.names()[0]
+    path = shelf.path(name) / "checkpoint.json"
+    head = json.loads(path.read_text()) | {"local": None, "certificate": None, "writer": None}
+    head.pop("digest")
+    head["digest"] = hashlib.sha256(canonical(head)).hexdigest()
+    path.write_text(json.dumps(head))
+    for file in ("local.safetensors", "annotation.json"):
+        (shelf.path(name) / file).unlink()
+    return name
+
+
+def test_a_fetched_one_is_shown_as_such_verifies_and_is_exported(asked, ctpeer, fetched, tmp_path):
+    found = asked("list")["checkpoints"]
+    assert [one["fetched"] for one in found] == [True, False, False]
+    assert ctpeer("list").stdout.splitlines()[0].endswith("fetched")
+    text = ctpeer("show").stdout
+    assert "training does not go on from it" in text
+    assert [line.split()[1] for line in text.splitlines() if line[:4] in ("cert", "anno")] == [
+        "none",
+        "none",
+    ]
+    (report,) = asked("verify", "newest")["checkpoints"]
+    assert (report["good"], report["signers"], len(report["notes"])) == (True, [], 3)
+    assert [one["epoch"] for one in asked("log")["lineage"]] == [7]
+    assert asked("export", "newest", tmp_path / "out")["files"]
+
+
+def test_gc_drops_what_was_fetched_when_asked(asked, shelf, fetched):
+    outcome = asked("gc")["checkpoints"][0]
+    assert (outcome["name"], outcome["dropped"]) == (fetched, False)
+    assert outcome["reason"] == "fetched by hand; `gc --fetched` drops it"
+    assert fetched in shelf.names()
+    asked("gc", "--fetched")
+    assert fetched not in shelf.names()
+    assert len(shelf.names()) == 2
+
+
+NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("zz",), 2, "'zz' is no state root"),
+        (("newest", "--timeout", "0"), 2, "--timeout"),
+        (("newest", "--invite", "nonsense"), 2, "is not an invite"),
+        (("newest", "--peers", "nonsense"), 78, "is no address of a peer"),
+        (("newest", "--run", "/nowhere"), 78, "there is no run at /nowhere"),
+        (("newest",), 78, "name one with --peers ADDRESS"),
+    ],
+)
+def test_a_fetch_that_makes_no_sense_is_refused_in_a_sentence(ctpeer, arguments, code, words):
+    result = ctpeer("fetch", *arguments)
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_invite_to_another_run_is_refused(ctpeer):
+    invite = dump_invite(Invite.of("other-" + "0" * 32, [NOBODY]))
+    result = ctpeer("fetch", "--invite", invite)
+    assert result.exit_code == 2
+    assert "the invite is to other-0" in result.stderr
+
+
+def test_a_peer_that_cannot_be_reached_is_named(ctpeer):
+    result = ctpeer("fetch", "newest", "--peers", NOBODY, "--timeout", "1")
+    assert result.exit_code == 1
+    assert f"could be reached ({NOBODY}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_run_that_is_not_in_the_home_is_named(ctpeer, home, tmp_path):
+    (run_id,) = home.run_ids()
+    elsewhere = shutil.move(home.run_path(run_id), tmp_path / "elsewhere")
+    shutil.rmtree(elsewhere / "checkpoints")
+    result = ctpeer("fetch", "newest", "--run", elsewhere)
+    assert result.exit_code == 78
+    assert f"the run {run_id} is not in the home" in result.stderr
+
+
+def test_where_nobody_validates_no_state_is_good(ctpeer, home):
+    (run_id,) = home.run_ids()
+    run = RunDirectory.open(home.run_path(run_id))
+    section = run.manifest.validation.model_copy(update={"every_epochs": 0})
+    manifest = run.manifest.model_copy(update={"validation": section})
+    other = shutil.copytree(run.path, run.path.with_name(run_id_of(manifest)))
+    RunDirectory.create(other, manifest)
+    result = ctpeer("fetch", "good", "--run", other.name)
+    assert result.exit_code == 2
+    assert "nobody validates" in result.stderr
+
+
+def test_a_state_that_is_here_needs_no_peer(asked, ctpeer):
+    root = asked("show")["state_root"]
+    body = asked("fetch", root)
+    assert (body["fresh"], body["state_root"], body["donors"]) == (False, root, [])
+    assert "is here already, and good" in ctpeer("fetch", root).stdout

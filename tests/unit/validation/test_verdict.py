@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peer.errors import MisbehavedError
 from peer.swarm.testimony import Good, encode
 from peer.training.chain import Fork
-from peer.validation.choice import Branch, choose, most_held, prefer
+from peer.validation.choice import Branch, choose, most_good, most_held, prefer
 from peer.validation.judge import build, follow, problem, verdict_problem
 from peer.validation.score import Decision, Reason
 from peer.validation.ticket import DoubleTicket, lot
@@ -337,6 +337,16 @@ def test_a_verdict_is_held_when_more_than_half_of_the_eligible_say_so(
     }
     expected = verdict * 64 if verdict else None
     assert most_held(good, eligible, needed) == expected
+
+
+def test_what_is_good_is_said_by_most_of_those_who_hold_to_the_verdict_of_most():
+    def say(verdict, state):
+        return Good(round=1, verdict=verdict * 64, state_root=state * 64, generation=0)
+
+    good = {"w": say("a", "1"), "x": say("a", "1"), "y": say("a", "2"), "z": say("b", "3")}
+    assert most_good(good) == say("a", "1")
+    assert most_good({peer: good[peer] for peer in "yz"}) is None
+    assert most_good({}) is None
 
 
 def test_a_branch_counts_signatures_and_what_peers_hold_to(told, identities):

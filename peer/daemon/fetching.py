@@ -1,0 +1,359 @@
+"""Fetching one checkpoint of a run by a person's word, from its peers into the run's folder."""
+
+import asyncio
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+from peer import __version__
+from peer.checkpoint.fetch import fetched_snapshot
+from peer.checkpoint.format import Checkpoint, name_of, write_files
+from peer.checkpoint.initial import initial_root, initial_schema
+from peer.checkpoint.lineage import NEWEST, Entry, stored
+from peer.checkpoint.papers import Claim, Papers, fetch_papers
+from peer.checkpoint.pick import GOOD, ROOT_CHARS, Offered, Pick, pick
+from peer.checkpoint.shelf import Shelf
+from peer.checkpoint.staging import Wanted
+from peer.checkpoint.verify import verify_checkpoint
+from peer.config.home import Home
+from peer.config.settings import SwarmSettings
+from peer.daemon.visit import Visit, visiting
+from peer.errors import ConfigurationError, CtpeerError, DamagedError, MisbehavedError
+from peer.run.directory import RunDirectory
+from peer.swarm.download import FetchError, Refusal
+from peer.training.outer import initial_slots
+from peer.training.state import GlobalState
+from peer.validation.archive import Archive
+from peer.validation.choice import most_good
+from peer.validation.rules import Rules
+
+_LOOK_S = 10.0
+"""So long peers are looked for that have it."""
+_PAUSE_S = 1.0
+_TRIED = 8
+"""So many of the newest states at most, where nobody gives those before."""
+_SHORT = 12
+
+
+class Watcher(Protocol):
+    """Whoever is told how an errand goes on."""
+
+    def stage(self, words: str) -> None:
+        """Take what is done now."""
+        ...
+
+    def picked(self, state_root: str) -> None:
+        """Take which state is meant."""
+        ...
+
+    def progress(self, done: int, total: int) -> None:
+        """Take the bytes of the state that are here, and those there will be."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Errand:
+    """What is to be fetched, and from where.
+
+    Attributes:
+        home: Where known peers are kept.
+        settings: How peers are met.
+        run: The run.
+        shelf: Its checkpoints here.
+        wish: A state root, the beginning of one, or the word `newest` or `good`.
+        addresses: Of peers to begin with.
+        timeout_s: How long nothing may come before it is given up.
+        watcher: Is told how it goes on.
+    """
+
+    home: Home
+    settings: SwarmSettings
+    run: RunDirectory
+    shelf: Shelf
+    wish: str
+    addresses: tuple[str, ...]
+    timeout_s: float
+    watcher: Watcher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What came of it.
+
+    Attributes:
+        state_root: The state, which is here now.
+        fresh: Whether it was not here before.
+        donors: Who offered it.
+        refusals: Peers that gave nothing, or something wrong.
+        seconds: How long it took.
+    """
+
+    state_root: str
+    fresh: bool
+    donors: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+    seconds: float
+
+
+async def fetch_checkpoint(errand: Errand) -> Fetched:
+    """Do `errand`. What it has so far stays on the disk when it ends before, however it ends.
+
+    Raises:
+        UsageError: Several states are meant.
+        ConfigurationError: The disk is full or fails, no peer is known, or another one is at work.
+        CtpeerError: Nobody gave it.
+    """
+    with errand.shelf.fetching() as folder:
+        fetching = _Fetching(errand, folder)
+        if len(errand.wish) == ROOT_CHARS and await fetching.is_here(errand.wish):
+            return fetching.outcome(Pick(errand.wish, None, ()), fresh=False)
+        errand.watcher.stage("starting a node")
+        run_id = errand.run.run_id
+        async with visiting(errand.home, errand.settings, run_id, errand.addresses) as visit:
+            return await fetching.run(visit)
+
+
+class _Fetching:
+    """An errand under way; what it has so far lies in `folder`."""
+
+    def __init__(self, errand: Errand, folder: Path) -> None:
+        self._errand = errand
+        self._folder = folder
+        self._schema = initial_schema(errand.run)
+        self._refusals: list[Refusal] = []
+        self._began_s = time.monotonic()
+        self._came_bytes = 0
+
+    async def run(self, visit: Visit) -> Fetched:
+        """Look for the state and fetch it, again as long as something came of it."""
+        while True:
+            picks = await self._find(visit)
+            problem = ""
+            for each in picks[:_TRIED]:
+                if await self.is_here(each.state_root):
+                    return self.outcome(each, fresh=False)
+                try:
+                    return await self._take(visit, each)
+                except MisbehavedError as error:
+                    problem = str(error)
+                    self._refusals += [Refusal.of(donor, error) for donor in each.donors]
+                except FetchError as error:
+                    problem = str(error)
+                    if self._came_bytes:
+                        break  # whoever has the rest may be there now
+            else:
+                raise CtpeerError(f"{problem}; ask again later, or name more peers with --peers")
+
+    async def is_here(self, state_root: str) -> bool:
+        """Return whether the state lies here, all of it good.
+
+        Raises:
+            ConfigurationError: Training here wrote it, and it is damaged.
+        """
+        entry = self._entry(state_root)
+        if entry is None or entry.name is None or entry.head is None:
+            return False
+        shelf, run = self._errand.shelf, self._errand.run
+        self._errand.watcher.stage(f"verifying {entry.name}, which lies here")
+        try:
+            report = await asyncio.to_thread(verify_checkpoint, shelf, entry.name, run)
+        except LookupError:
+            return False
+        if not report.good and not entry.fetched:
+            raise ConfigurationError(
+                f"the checkpoint {shelf.path(entry.name)} lies here and is damaged: "
+                f"{report.problems[0]}; move it away, and fetch it anew"
+            )
+        if report.good:  # whatever a call that was interrupted while it wrote left of it
+            shutil.rmtree(self._folder / state_root, ignore_errors=True)
+        return report.good
+
+    def outcome(self, picked: Pick, *, fresh: bool) -> Fetched:
+        """Return what came of it."""
+        return Fetched(
+            state_root=picked.state_root,
+            fresh=fresh,
+            donors=picked.donors,
+            refusals=tuple(dict.fromkeys(self._refusals)),
+            seconds=time.monotonic() - self._began_s,
+        )
+
+    async def _find(self, visit: Visit) -> list[Pick]:
+        """Return the states that are meant, once peers offer one."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + min(_LOOK_S, self._errand.timeout_s)
+        self._errand.watcher.stage("looking for peers of the run")
+        while True:
+            refusals: list[Refusal] = []
+            offered = await visit.offered(refusals.append)
+            wish = self._errand.wish
+            if wish == GOOD:
+                wish = await self._good(visit, offered) or ""
+            picks = pick(wish, offered) if wish else []
+            if picks:
+                self._refusals += refusals
+                return picks
+            if loop.time() >= until_s:
+                raise CtpeerError(self._absence(visit, offered, refusals))
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _good(self, visit: Visit, offered: Offered) -> str | None:
+        """Return the root of the state that most peers hold to be good, if most agree."""
+        said, known = await visit.good(offered.keys()), self._electorate()
+        # Keys are cheap: whoever knows who may judge asks nobody else.
+        good = most_good({peer: said[peer] for peer in said if not known or peer in known})
+        if good is None:
+            return None
+        if good.state_root == await asyncio.to_thread(initial_root, self._errand.run):
+            raise CtpeerError(
+                f"no verdict has accepted a state of {self._errand.run.run_id} yet; wait for the "
+                f"first one, or fetch the {NEWEST} state, which nobody judged"
+            )
+        return good.state_root
+
+    def _electorate(self) -> set[str]:
+        """Return who may judge by the last verdict that is here; nobody where there is none."""
+        run = self._errand.run
+        folder = self._errand.shelf.folder.parent
+        archive = Archive(RunDirectory(folder, run.manifest).verdicts_path)
+        with contextlib.suppress(DamagedError):
+            for verdict in archive.newest_first():
+                ledger = verdict.judgement.after
+                rules = Rules.of(run.run_id, run.manifest.validation)
+                return {*ledger.eligible(ledger.round + 1, rules), *ledger.drawn}
+        return set()
+
+    def _absence(self, visit: Visit, offered: Offered, refusals: list[Refusal]) -> str:
+        run_id, wish = self._errand.run.run_id, self._errand.wish
+        if not offered:
+            reasons = [visit.trouble, *(f"{each.donor}: {each.reason}" for each in refusals)]
+            named = "; ".join(filter(None, reasons))
+            return (
+                f"no peer of {run_id} could be reached{f' ({named})' if named else ''}; check the "
+                "network, or name another peer with --peers or --invite"
+            )
+        count = f"{len(offered)} peer{'' if len(offered) == 1 else 's'} of {run_id}"
+        match wish:
+            case "good":
+                return (
+                    f"{count} answered, and most of them do not agree on one good state; ask "
+                    f"again later, or fetch the {NEWEST} state"
+                )
+            case "newest":
+                return f"{count} answered, and none of them has a checkpoint yet; ask again later"
+        return (
+            f"{count} answered, and none offers a state {wish}; they name only their newest ones: "
+            "give all 64 digits of an older one"
+        )
+
+    async def _take(self, visit: Visit, picked: Pick) -> Fetched:
+        errand = self._errand
+        short = picked.state_root[:_SHORT]
+        errand.watcher.picked(picked.state_root)
+        errand.watcher.stage(f"asking {len(picked.donors)} peers for {short}")
+        wanted = Wanted(
+            root=picked.state_root,
+            manifest_hash=errand.run.manifest_hash,
+            schema=self._schema,
+            slots=initial_slots(errand.run.manifest.optimizer, self._schema.elements),
+            # Of a root that a person named it does not matter what anybody says.
+            epoch=picked.epoch if errand.wish == NEWEST else None,
+        )
+        async with self._fetched(visit, wanted, picked) as state:
+            errand.watcher.stage(f"asking for the papers of {short}")
+            claim = Claim(
+                run_id=errand.run.run_id,
+                manifest_hash=errand.run.manifest_hash,
+                epoch=state.epoch,
+                state_root=picked.state_root,
+                generation=None,
+                elements=self._schema.elements,
+            )
+            papers = await fetch_papers(
+                visit.transport, claim, picked.donors, self._refusals.append
+            )
+            errand.watcher.stage(f"writing {short}")
+            checkpoint = _checkpoint(state, picked.state_root, papers)
+            await asyncio.to_thread(self._write, checkpoint, papers)
+        return self.outcome(picked, fresh=True)
+
+    @contextlib.asynccontextmanager
+    async def _fetched(
+        self, visit: Visit, wanted: Wanted, picked: Pick
+    ) -> AsyncIterator[GlobalState]:
+        """Give the state; it may take as long as something comes."""
+        timeout_s, loop = self._errand.timeout_s, asyncio.get_running_loop()
+        before: int | None = None
+        self._came_bytes = 0
+
+        def note(done: int, total: int) -> None:
+            nonlocal before
+            before = done if before is None else before
+            self._came_bytes = done - before
+            limit.reschedule(loop.time() + timeout_s)
+            self._errand.watcher.progress(done, total)
+
+        fetched = fetched_snapshot(
+            visit.transport,
+            self._errand.run.run_id,
+            wanted,
+            picked.donors,
+            self._folder,
+            note,
+            self._refusals.append,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(timeout_s) as limit:
+                    state = await stack.enter_async_context(fetched)
+            except TimeoutError as error:
+                raise CtpeerError(
+                    f"nothing came of {wanted.root[:_SHORT]} for {timeout_s:.0f} s; what is here "
+                    f"stays, and `ctpeer checkpoint fetch {wanted.root}` goes on from there"
+                ) from error
+            yield state
+
+    def _entry(self, state_root: str) -> Entry | None:
+        """Return what lies here under the name of a state."""
+        entries = stored(self._errand.shelf, self._errand.run.manifest_hash)
+        named = (each for each in entries if each.name == name_of(each.epoch, state_root))
+        return next(named, None)
+
+    def _write(self, checkpoint: Checkpoint, papers: Papers) -> None:
+        shelf, manifest_hash = self._errand.shelf, self._errand.run.manifest_hash
+        before = self._entry(checkpoint.state_root)
+
+        def write(target: Path) -> None:
+            write_files(checkpoint, manifest_hash, target, papers.annotation)
+
+        try:
+            if before is not None and before.head is None:
+                shelf.set_aside(checkpoint.name)  # as loading would do
+            damaged = before is not None and before.fetched
+            staging = self._folder / checkpoint.name
+            shelf.add(checkpoint.name, write, staging, replace=damaged)
+        except OSError as error:
+            after = self._entry(checkpoint.state_root)
+            if after is not None and after.head is not None and not after.fetched:
+                return  # the daemon came to the same state meanwhile
+            raise ConfigurationError(
+                f"the checkpoint cannot be written to {shelf.folder}: {error.strerror or error}; "
+                f"make room there: `ctpeer checkpoint fetch {checkpoint.state_root}` goes on "
+                "with what it has"
+            ) from error
+
+
+def _checkpoint(state: GlobalState, state_root: str, papers: Papers) -> Checkpoint:
+    annotation, certificate = papers.annotation, papers.certificate
+    return Checkpoint(
+        state=state,
+        state_root=state_root,
+        generation=papers.generation or 0,
+        place=None,
+        certificate=certificate.to_json() if certificate is not None else None,
+        code_version=annotation.notes.code_version if annotation is not None else __version__,
+    )
