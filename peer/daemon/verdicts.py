@@ -37,7 +37,7 @@ class Verdicts:
         self._archive = archive
         self._proposed = proposed
         self.refused: Counter[str] = Counter()
-        """Requests that were not answered, by reason: busy, unknown."""
+        """Requests that were not answered, by reason: busy, slow, unknown."""
         self._admission = Admission(
             self.refused, streams=_STREAMS, of_one_peer=_STREAMS_OF_ONE_PEER
         )

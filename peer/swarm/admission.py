@@ -5,7 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
-from peer.errors import DeclinedError
+from peer.errors import DeclinedError, StalledError
 
 _QUEUE_TIMEOUT_S = 4.0
 
@@ -14,10 +14,11 @@ class Admission:
     """Bounds the streams that are open at once: all, those of one peer, and those with a turn.
 
     A stream too many is declined at once. One that was admitted waits a while for its turn before
-    it is declined, too.
+    it is declined, too. Whoever keeps one waiting beyond a deadline of its server is counted.
 
     Args:
-        refused: Where those that are declined are counted, as "busy".
+        refused: Where those that are declined are counted, as "busy", and those that stall, as
+            "slow".
         streams: How many are open at most.
         of_one_peer: How many of one peer.
         turns: How many have a turn at once; None: all that are open.
@@ -38,12 +39,16 @@ class Admission:
 
         Raises:
             DeclinedError: Too many are open already.
+            StalledError: Nothing moved on it; counted here, raised by who waited.
         """
         if self._open[remote] >= self._of_one_peer or self._open.total() >= self._streams:
             raise self._busy()
         self._open[remote] += 1
         try:
             yield
+        except StalledError:
+            self._refused["slow"] += 1
+            raise
         finally:
             self._open[remote] -= 1
             self._open += Counter()  # forget who is gone

@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from peer.errors import DeclinedError, MisbehavedError, UnreachableError
+from peer.errors import DeclinedError, MisbehavedError, StalledError
 from peer.run.manifest import Hash
 from peer.swarm.admission import Admission
 from peer.swarm.throttle import Throttle
@@ -127,8 +127,7 @@ class BlobServer:
             async with asyncio.timeout(_REQUEST_TIMEOUT_S):
                 return await channel.receive()
         except TimeoutError as error:
-            self.refused["slow"] += 1
-            raise UnreachableError(f"{channel.remote} asks for nothing") from error
+            raise StalledError(f"{channel.remote} asks for nothing") from error
 
     async def _send(self, channel: Channel, header: dict[str, object], body: Body = b"") -> None:
         await self._throttle.take(len(body))
@@ -136,8 +135,7 @@ class BlobServer:
             async with asyncio.timeout(_SEND_TIMEOUT_S):
                 await channel.send(header, body)
         except TimeoutError as error:
-            self.refused["slow"] += 1
-            raise UnreachableError(f"{channel.remote} does not take what it asked for") from error
+            raise StalledError(f"{channel.remote} does not take what it asked for") from error
         self.sent_bytes += len(body)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from peer.errors import DeclinedError, UnreachableError
+from peer.errors import DeclinedError, StalledError, UnreachableError
 from peer.swarm.admission import Admission
 
 QUEUE_TIMEOUT_S = 4.0
@@ -79,6 +79,15 @@ def test_a_stream_that_ends_makes_room(make, hold, refused, error):
             if error is not None:
                 raise error
     assert not refused
+
+
+def test_a_stream_that_stalls_makes_room_and_is_counted(make, hold, refused):
+    admission = make()
+    for _ in range(3):
+        with contextlib.suppress(StalledError), admission.stream("a"):
+            raise StalledError("nothing moved")
+    hold(admission, "a", "a")
+    assert refused == {"slow": 3}
 
 
 def test_one_that_was_declined_takes_no_room(make, hold):
