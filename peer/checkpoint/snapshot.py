@@ -106,7 +106,7 @@ class SnapshotServer:
         self._served: dict[str, _Served] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.refused: Counter[str] = Counter()
-        """Requests that were not answered, by reason: busy, malformed, unknown, damaged."""
+        """Requests that were not answered, by reason: busy, slow, malformed, unknown, damaged."""
         streams = _STREAMS
         if limiter.bytes_per_s is not None:
             fitting = int(limiter.bytes_per_s * _FRAME_GOAL_S / FRAME_BYTES)

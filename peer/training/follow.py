@@ -69,7 +69,7 @@ class Follow:
         self._open_round = open_round
         self._upload = upload
         self.refused: Counter[str] = Counter()
-        """Requests for averages that were not answered, by reason: busy, unknown."""
+        """Requests for averages that were not answered, by reason: busy, slow, unknown, damaged."""
         self._admission = Admission(
             self.refused, streams=_STREAMS, of_one_peer=_STREAMS_OF_ONE_PEER
         )
@@ -253,20 +253,26 @@ class Follow:
         await channel.send({"certificate": self._averages.certificate(base_root)})
 
     async def _serve_average(self, channel: Channel) -> None:
-        limits = self._muster.limits
-        header = (await timely(channel.receive(), limits.call_timeout_s)).header
-        kept = self._averages.get(str(header.get("base_root"))[:64])
-        if kept is None or Certificate.from_json(kept.certificate).vote.vote_id != header.get(
-            "vote_id"
-        ):
-            self.refused["unknown"] += 1
-            raise DeclinedError("that average is not kept here any more")
         with self._admission.stream(channel.remote):
+            limits = self._muster.limits
+            header = (await timely(channel.receive(), limits.call_timeout_s)).header
+            kept = self._averages.get(str(header.get("base_root"))[:64])
+            if kept is None or Certificate.from_json(kept.certificate).vote.vote_id != header.get(
+                "vote_id"
+            ):
+                raise self._declined("unknown", "that average is not kept here any more")
             await self._give(channel, kept)
 
     async def _give(self, channel: Channel, kept: Kept) -> None:
         for index, size in enumerate(kept.sizes):
             for start in range(0, size, FRAME_BYTES):
-                piece = await offload(self._elements, kept.piece, index, start, FRAME_BYTES)
+                try:
+                    piece = await offload(self._elements, kept.piece, index, start, FRAME_BYTES)
+                except OSError as error:
+                    raise self._declined("damaged", "that average cannot be read here") from error
                 await self._upload.take(len(piece))
                 await timely(channel.send({}, piece), self._muster.limits.frame_timeout_s)
+
+    def _declined(self, reason: str, words: str) -> DeclinedError:
+        self.refused[reason] += 1
+        return DeclinedError(words)

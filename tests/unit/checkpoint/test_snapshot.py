@@ -299,6 +299,7 @@ def test_a_stream_on_which_nothing_is_asked_ends(make_town, run, make_large, run
                 await channel.receive()
         assert asyncio.get_running_loop().time() < 120.0
         assert town.swarm._peers["a"].failures == []
+        assert server.refused == {"slow": 4}
         frame = await call(
             town.joiner,
             "a",

@@ -1,10 +1,13 @@
 """Averages are given to whoever asks, at a bounded cost, and every refusal is counted."""
 
+import asyncio
+import os
+
 import numpy as np
 import pytest
 
 from peer.clock import FakeClock
-from peer.errors import DeclinedError
+from peer.errors import DeclinedError, UnreachableError
 from peer.swarm.membership import Roster
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import call, scoped
@@ -42,13 +45,14 @@ def swarm(sim):
 def serve(made, identities, swarm, tmp_path):
     """Start a donor that has the average; return its `Follow`."""
 
-    async def start(bytes_per_s=None):
+    async def start(bytes_per_s=None, memory_bytes=1 << 20):
         transport, limits = swarm.transport("donor"), Limits(max_weight=32, target=16)
         muster = Muster(
             identities[0], transport, RUN, Roster("donor"), limits, FakeClock(), lambda _event: None
         )
-        log = AverageLog(tmp_path, 1 << 20)
+        log = AverageLog(tmp_path, memory_bytes)
         log.add(BASE.state_root, BASE.epoch, made.certificate.to_json(), made.parts)
+        log.spill()
         throttle = Throttle(bytes_per_s)
         follow = Follow(muster, log, len(VALUES), "none", lambda _root: None, throttle)
         await follow.start()
@@ -101,5 +105,36 @@ def test_too_many_streams_are_declined_and_counted_until_others_end(
         for channel in channels[:streams]:
             assert (await channel.receive(1 << 20)).body
         assert (await ask(transports[0], request_header)).body
+
+    sim.run(go())
+
+
+def test_an_average_that_the_disk_does_not_give_is_declined_and_counted(
+    sim, swarm, serve, request_header, tmp_path
+):
+    async def go():
+        follow = await serve(memory_bytes=0)
+        transport = swarm.transport("a")
+        assert (await ask(transport, request_header)).body
+        (path,) = tmp_path.glob("*.average")
+        os.truncate(path, 0)
+        with pytest.raises(DeclinedError, match="cannot be read here"):
+            await ask(transport, request_header)
+        assert follow.refused == {"damaged": 1}
+
+    sim.run(go())
+
+
+def test_a_stream_on_which_nothing_is_asked_ends_and_is_counted(sim, swarm, serve, request_header):
+    async def go():
+        follow = await serve()
+        transport = swarm.transport("silent")
+        channels = [await transport.open("donor", AVERAGE) for _ in range(3)]
+        for channel in channels[:2]:
+            with pytest.raises(UnreachableError, match="ended"):
+                await channel.receive()
+        assert asyncio.get_running_loop().time() < 6.0
+        assert follow.refused == {"busy": 1, "slow": 2}
+        assert (await ask(transport, request_header)).body
 
     sim.run(go())
