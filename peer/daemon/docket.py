@@ -10,19 +10,19 @@ from peer.training.chain import Fork
 from peer.training.transfer import offload
 from peer.validation.archive import Archive
 from peer.validation.choice import most_held
-from peer.validation.course import continued, prefer_chain
+from peer.validation.course import LOOKBACK, continued, prefer_chain
 from peer.validation.judge import resume
 from peer.validation.rules import Rules
 from peer.validation.verdict import Judgement, Tip, Verdict
 
 log = logging.getLogger(__name__)
 
-_VERDICT_ELEMENTS = 1 << 12
+_VERDICT_ELEMENTS = 1 << 15
 """Checking a verdict takes about as long as passing over so many numbers."""
 
 
 class Docket:
-    """Our chain, in memory and in the archive.
+    """Our chain: all of it in the archive, the newest `LOOKBACK` verdicts in memory.
 
     Args:
         archive: Where it lies.
@@ -73,7 +73,7 @@ class Docket:
             verdicts: Fetches what we lack.
             ahead: By how many verdicts they may be further without that: a round of its own brings
                 the next one.
-            joins: Whether the first verdict that they give may be believed.
+            joins: Whether the first verdict that they give may be believed, as `continued` does.
         """
         chain = self._chain
         row = await self._fetch_row(good, verdicts, ahead)
@@ -104,10 +104,15 @@ class Docket:
         ours = {v.judgement.hash for v in self._chain} | {genesis}
         donors = [peer for peer, said in good.items() if said.verdict == name]
         number = max(good[donor].round for donor in donors)
-        if name in ours or 0 < number - self.tip.ledger.round <= ahead:
+        if name in ours or 0 < number - self.tip.ledger.round <= ahead or self._is_past(name):
             return []
         row = await verdicts.walk(name, donors, ours)
         return row if row and row[-1].judgement.hash == name else []
+
+    def _is_past(self, name: str) -> bool:
+        """Return whether we once held to that verdict, and have more since than is at hand."""
+        verdict = self._archive.get(name) if self._chain else None
+        return verdict is not None and verdict.judgement.round < self._chain[0].judgement.round
 
     def _go_over(self, row: list[Verdict], tip: Tip, good: Mapping[str, Good]) -> bool:
         decision, reason = prefer_chain(self._chain, row, good, tuple(good))
@@ -124,7 +129,7 @@ class Docket:
 
     def _take(self, chain: list[Verdict], tip: Tip) -> None:
         known: Collection[str] = {verdict.judgement.hash for verdict in self._chain}
-        self._chain, self.tip = chain, tip
+        self._chain, self.tip = chain[-LOOKBACK:], tip
         for verdict in chain:
             if verdict.judgement.hash in known:
                 continue

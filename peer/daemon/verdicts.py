@@ -10,6 +10,7 @@ from peer.swarm.wire import Channel, call, scoped
 from peer.training.muster import Muster
 from peer.training.transfer import offload, timely
 from peer.validation.archive import Archive
+from peer.validation.course import LOOKBACK
 from peer.validation.verdict import MAX_VERDICT_BYTES, Verdict
 
 log = logging.getLogger(__name__)
@@ -17,8 +18,6 @@ log = logging.getLogger(__name__)
 _NAME = "verdict"
 _STREAMS, _STREAMS_OF_ONE_PEER = 16, 4
 _TIMEOUT_S = 20.0
-_LONGEST_WALK = 4096
-"""So many verdicts at most are fetched by a peer that was away."""
 
 
 class Verdicts:
@@ -79,13 +78,15 @@ class Verdicts:
     async def walk(self, name: str, donors: Sequence[str], known: Collection[str]) -> list[Verdict]:
         """Return the verdicts that lead to `name`, oldest first, as far back as they are to be had.
 
+        They are `LOOKBACK` at most, of `MAX_VERDICT_BYTES` each.
+
         Args:
             name: The newest one's hash.
             donors: Who has them.
             known: Where to stop.
         """
         row: list[Verdict] = []
-        while name not in known and len(row) < _LONGEST_WALK:
+        while name not in known and len(row) < LOOKBACK:
             verdict = self._archive.get(name) or await self.fetch(name, donors, signed=True)
             if verdict is None:
                 break

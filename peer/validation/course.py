@@ -11,6 +11,12 @@ from peer.validation.ledger import Ledger, Mark
 from peer.validation.rules import POINTS_A_NAT, Rules
 from peer.validation.verdict import Judgement, Tip, Verdict
 
+LOOKBACK = 32
+"""So many of the newest verdicts a peer keeps at hand, and at most so many it fetches at once.
+
+The whole ledger stands in each of them; see ADR 18.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Restart:
@@ -72,10 +78,11 @@ def continued(
 
     Args:
         rules: The run's.
-        chain: Our own, oldest first.
+        chain: Our own, oldest first, as far as it is at hand.
         genesis: The end of a chain without verdicts.
         row: Verdicts that others gave, oldest first, at least one.
-        joins: Whether we may take their first one on trust, for we know none.
+        joins: Whether we may take their first one on trust, for we know none. So may whoever looked
+            back as far as it does: it was away for too long, or was elsewhere.
 
     Raises:
         MisbehavedError: One of them does not follow from the one before it.
@@ -84,7 +91,7 @@ def continued(
     base = {genesis.hash: genesis, **known}.get(row[0].judgement.previous)
     if base is not None:
         return follow(rules, base, row)
-    return resume(rules, genesis, row) if joins else None
+    return resume(rules, genesis, row) if joins or len(row) >= LOOKBACK else None
 
 
 def prefer_chain(
@@ -96,16 +103,17 @@ def prefer_chain(
     """Return whether to leave our chain for one that parted from it.
 
     Args:
-        chain: Our own, oldest first.
-        row: What the others have since the common verdict.
+        chain: Our own, oldest first, as far as it is at hand.
+        row: What the others have since the common verdict, or as far back as we look.
         good: What peers say that they hold to.
         eligible: Who counts.
     """
     common = row[0].judgement.previous
-    at = next((i for i, v in enumerate(chain) if v.judgement.previous == common), len(chain))
-    ours = chain[at:]
-    if not ours:
+    if not chain or chain[-1].judgement.hash == common:
         return Fork.SWITCH, "it continues ours"
+    # Where the common one is not at hand, all that is came after it.
+    at = next((i for i, v in enumerate(chain) if v.judgement.previous == common), 0)
+    ours = chain[at:]
 
     def holders(branch: Sequence[Verdict]) -> dict[str, int]:
         names = {v.judgement.hash for v in branch}

@@ -5,12 +5,15 @@ import types
 
 import pytest
 
+from peer.daemon import docket
+from peer.daemon import verdicts as verdicts_module
 from peer.daemon.validator import Chambers, Validator
 from peer.errors import UnreachableError
 from peer.events import PeerMisbehaved, ValidationMoved, VerdictAdopted
 from peer.swarm.membership import Roster
 from peer.swarm.testimony import Good
 from peer.training.muster import Limits, Muster
+from peer.validation import course
 from peer.validation.actions import Found
 from peer.validation.archive import Archive
 from peer.validation.rules import Rules
@@ -344,6 +347,86 @@ async def away(court):
     await court.judge(20, worse=BAD)
     await asyncio.sleep(1.0)
     return court.peers[0].validator.tip
+
+
+@pytest.fixture
+def look_back(monkeypatch):
+    """Have peers look back so many verdicts."""
+
+    def change(verdicts):
+        for module in (course, docket, verdicts_module):
+            monkeypatch.setattr(module, "LOOKBACK", verdicts)
+
+    return change
+
+
+@pytest.mark.parametrize("lookback", [2, 3, 4])
+def test_whoever_missed_more_than_it_looks_back_follows_the_newest_verdicts(
+    sim, make_court, look_back, lookback
+):
+    async def scene():
+        look_back(lookback)
+        court = make_court()
+        tip = await away(court)
+        back = court.peers[3] = SimValidator(court, 3, court.folder)
+        await back.start()
+        assert back.validator.tip == tip
+        assert back.follow_restart().mark.epoch == 15
+        assert [v.round for v in back.verdicts] == list(range(max(2, 5 - lookback), 5))
+        for number in (0, 1, 2):
+            court.peers[number].follow_restart()
+        await court.judge(20, generation=1)
+
+    sim.run(scene())
+
+
+def test_whoever_joins_fetches_no_more_than_it_looks_back(sim, make_court, look_back):
+    async def scene():
+        look_back(2)
+        court = make_court()
+        tip = await away(court)
+        joiner = await court.joiner()
+        await joiner.validator.settle()
+        assert joiner.validator.tip == tip
+        assert [v.round for v in joiner.verdicts] == [3, 4]
+
+    sim.run(scene())
+
+
+def test_too_few_verdicts_that_meet_ours_nowhere_move_nobody(sim, make_court):
+    async def scene():
+        court = make_court()
+        await away(court)
+        for number in (0, 1, 2):
+            # They give the newest verdict and keep those before it back.
+            archive = court.peers[number].validator.verdicts._archive
+            for path in archive.folder.glob("00000000[23]-*.json"):
+                path.unlink()
+        back = court.peers[3] = SimValidator(court, 3, court.folder)
+        before = back.validator.tip
+        await back.start()
+        assert back.validator.tip == before
+
+    sim.run(scene())
+
+
+def test_whoever_is_ahead_by_more_than_it_looks_back_goes_nowhere(sim, make_court, look_back):
+    async def scene():
+        look_back(2)
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        behind = court.peers[0].validator.tip
+        for epoch in (10, 15, 20):
+            await court.judge(epoch)
+        for number in (1, 2, 3):
+            court.kill(number)
+            place = "good", court.identities[number].peer_id
+            court.records.held[place] = (0.0, good_of(behind))
+        await asyncio.sleep(60.0)
+        assert court.peers[0].validator.tip.ledger.round == 4
+
+    sim.run(scene())
 
 
 def test_one_that_says_another_round_keeps_nobody_away(sim, make_court):

@@ -5,7 +5,7 @@ import pytest
 from peer.errors import MisbehavedError
 from peer.swarm.testimony import Good
 from peer.training.chain import Fork
-from peer.validation.course import continued, explain, prefer_chain, restart
+from peer.validation.course import LOOKBACK, continued, explain, prefer_chain, restart
 from peer.validation.judge import build
 from peer.validation.verdict import Tip
 
@@ -87,6 +87,15 @@ def test_a_chain_that_meets_ours_nowhere_is_for_those_who_join_only(make_chain, 
     assert continued(rules, [], genesis, row[1:], joins=True) == tip_of(row[-1])
 
 
+def test_whoever_looked_back_as_far_as_it_does_believes_the_oldest(make_chain, rules, genesis):
+    row = make_chain(*[0] * (LOOKBACK + 2))
+    assert continued(rules, row[:1], genesis, row[2:], joins=False) == tip_of(row[-1])
+    assert continued(rules, row[:1], genesis, row[3:], joins=False) is None
+    stripped = [row[2].model_copy(update={"assents": ()}), *row[3:]]
+    with pytest.raises(MisbehavedError, match="signed"):
+        continued(rules, row[:1], genesis, stripped, joins=False)
+
+
 def test_a_first_verdict_that_too_few_signed_is_for_nobody(make_chain, rules, genesis):
     row = make_chain(0, 0)
     unsigned = row[1].model_copy(update={"assents": row[1].assents[:1]})
@@ -116,3 +125,15 @@ def test_of_two_chains_the_one_that_more_hold_to_counts(make_chain, identities):
     good = held(ours[0], many) | held(theirs[0], few)
     assert prefer_chain(chain, row, good, ())[0] is Fork.STAY
     assert prefer_chain([first], row, {}, ())[0] is Fork.SWITCH
+
+
+def test_a_chain_that_meets_ours_nowhere_is_weighed_against_all_of_ours(make_chain, identities):
+    ours = [v.model_copy(update={"assents": ()}) for v in make_chain(0, 0, 0)[1:]]
+    theirs = [v.model_copy(update={"assents": ()}) for v in make_chain(0, 0, name="another")[1:]]
+    few, many = identities[:1], identities[1:4]
+    assert prefer_chain(ours, theirs, held(ours[-1], many) | held(theirs[-1], few), ())[0] is (
+        Fork.STAY
+    )
+    assert prefer_chain(ours, theirs, held(ours[-1], few) | held(theirs[-1], many), ())[0] is (
+        Fork.SWITCH
+    )
