@@ -38,7 +38,7 @@ class Docket:
         self._rules = rules
         self._genesis = genesis
         self._on_new = on_new
-        self._chain = archive.chain()
+        self._chain = archive.chain(LOOKBACK)
         try:
             self.tip = resume(rules, genesis, self._chain)
         except MisbehavedError as error:

@@ -3,10 +3,11 @@
     <round>-<hash>.json   a verdict, in the form in which it travels
     tip                   the hash of the last judgement
 
-What is read is verified again. A verdict that cannot be read ends the chain there: the others have
-it, too.
+What is read is hashed again; whoever holds to it judges it again. A verdict that cannot be read
+ends the chain there: the others have it, too.
 """
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -69,11 +70,15 @@ class Archive:
             yield verdict
             name = verdict.judgement.previous
 
-    def chain(self) -> list[Verdict]:
-        """Return the verdicts that lead to the last one, oldest first, as far as they are here."""
+    def chain(self, newest: int | None = None) -> list[Verdict]:
+        """Return the verdicts that lead to the last one, oldest first, as far as they are here.
+
+        Args:
+            newest: How many at most; the older ones are not read. None: all of them.
+        """
         found: list[Verdict] = []
         try:
-            found.extend(self.newest_first())
+            found.extend(itertools.islice(self.newest_first(), newest))
         except DamagedError as error:
             log.warning("%s", error)
         return found[::-1]

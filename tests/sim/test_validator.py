@@ -1,6 +1,7 @@
 """Whole validators in memory: real records, real verdicts, on a fake clock; scores are made up."""
 
 import asyncio
+import json
 import types
 
 import pytest
@@ -389,6 +390,27 @@ def test_whoever_joins_fetches_no_more_than_it_looks_back(sim, make_court, look_
         await joiner.validator.settle()
         assert joiner.validator.tip == tip
         assert [v.round for v in joiner.verdicts] == [3, 4]
+
+    sim.run(scene())
+
+
+def test_a_start_judges_no_more_than_a_peer_looks_back(sim, make_court, look_back):
+    async def scene():
+        look_back(2)
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        for epoch in (5, 10, 15):
+            await court.judge(epoch)
+        peer = court.peers[3]
+        court.kill(3)
+        files = sorted((court.folder / "3").glob("0*.json"))
+        unsigned = json.loads(files[0].read_bytes()) | {"assents": []}
+        files[0].write_text(json.dumps(unsigned))
+        assert SimValidator(court, 3, court.folder).validator.tip == peer.validator.tip
+        newest = json.loads(files[2].read_bytes())
+        newest["judgement"]["difference_points"] += 1
+        files[2].write_text(json.dumps(newest))
+        assert SimValidator(court, 3, court.folder).validator.tip == court.genesis
 
     sim.run(scene())
 

@@ -64,6 +64,31 @@ def test_kept_verdicts_come_back_as_a_chain(full, row, rules, genesis):
     assert [again.get(each.judgement.hash) for each in row] == row
 
 
+@pytest.mark.parametrize("newest", [1, 2, 4, 9])
+def test_of_a_long_chain_the_newest_are_read_and_nothing_else(full, row, rules, genesis, newest):
+    for verdict in row[: max(0, len(row) - newest)]:
+        file_of(full, verdict).write_bytes(b"junk")
+    assert full.chain(newest) == row[-newest:]
+    assert resume(rules, genesis, full.chain(newest)) == tip_after(row[-1])
+
+
+def test_a_flipped_bit_in_the_newest_is_noticed(full, row, rules, genesis):
+    path = file_of(full, row[2])
+    data = bytearray(path.read_bytes())
+    places = range(data.index(b'"judgement":{'), len(data), 997)
+    for place in places:
+        data[place] ^= 1
+        path.write_bytes(data)
+        data[place] ^= 1
+        chain = full.chain(2)
+        try:
+            noticed = chain == row[3:] or resume(rules, genesis, chain) is None
+        except MisbehavedError:
+            noticed = True
+        assert noticed, place
+    assert len(places) > 10
+
+
 def test_verdicts_that_are_kept_in_any_order_are_one_chain(archive, row, rules, genesis):
     for place in (2, 0, 1, 3):
         archive.keep(row[place])
