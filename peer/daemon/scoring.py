@@ -44,12 +44,12 @@ class Scorer:
             (baseline.state_root, baseline.epoch),
         ):
             try:
-                state = await self._states.find(root, epoch)
+                parameters = await self._states.parameters(root, epoch)
             except PeerError as error:
                 return f"the state of epoch {epoch} cannot be had: {error}"
-            if state is None:
+            if parameters is None:
                 return f"the state of epoch {epoch} cannot be had: nobody gives it"
-            pair.append(state.parameters)
+            pair.append(parameters)
         ended = threading.Event()
 
         def go_on() -> None:
