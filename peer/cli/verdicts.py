@@ -18,8 +18,8 @@ from peer.validation.score import Reason
 from peer.validation.verdict import Judgement, Tip, Verdict
 
 _SHORT = 12
-_NO_NUMBER = frozenset({Reason.TOO_FEW, Reason.NOT_FINITE, Reason.BAD_BASELINE})
-"""With these reasons there is no difference: nothing was agreed on, or it is not finite."""
+_NO_NUMBER = frozenset({Reason.TOO_FEW, Reason.BEYOND, Reason.BAD_BASELINE})
+"""With these reasons there is no difference: nothing was agreed on, or a loss is none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,12 @@ PROTOCOL = 1
 CALLED = 12
 """Seats and reserves of a committee of full size."""
 MAX_CHUNKS = 48
-MAX_POINTS = 10_000_000
-"""A loss of a thousand nats; anything beyond, and what is not finite, is written as this."""
+MAX_POINTS = 1_000_000
+"""A loss of a hundred nats; anything beyond, and what is not finite, is written as this.
+
+A model that knows nothing has about ten. Beyond some hundred, two honest scores may be further
+apart than scores that agree.
+"""
 
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{0,1024}={0,2}$")]
 Brief = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

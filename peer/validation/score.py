@@ -35,10 +35,10 @@ class Reason(StrEnum):
 
     NOT_WORSE = "not worse than the baseline"
     WORSE = "worse than the baseline"
-    NOT_FINITE = "its loss is not finite"
+    BEYOND = "its loss is beyond all bounds"
     BETWEEN = "worse than the baseline, but by less than is certain"
     TOO_FEW = "too few validators agree on its loss"
-    BAD_BASELINE = "the baseline's loss is not finite"
+    BAD_BASELINE = "the baseline's loss is beyond all bounds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Finding:
 
 
 def to_points(loss_nats: float) -> int:
-    """Return a loss in points; what is not finite, or absurd, is `MAX_POINTS`."""
+    """Return a loss in points, at most `MAX_POINTS`, which what is not finite is, too."""
     if not math.isfinite(loss_nats):
         return MAX_POINTS
     return min(MAX_POINTS, max(0, round(loss_nats * POINTS_A_NAT)))
@@ -251,7 +251,7 @@ def _decide(
     if any(MAX_POINTS in losses.baseline for losses in cluster):
         return Decision.INCONCLUSIVE, Reason.BAD_BASELINE
     if any(MAX_POINTS in losses.candidate for losses in cluster):
-        return Decision.REJECT, Reason.NOT_FINITE
+        return Decision.REJECT, Reason.BEYOND
     count = len(differences)
     if 2 * total <= margin_points * count:
         return Decision.ACCEPT, Reason.NOT_WORSE

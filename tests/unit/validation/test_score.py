@@ -82,6 +82,8 @@ def test_every_row_is_drawn_equally_often():
         (math.inf, MAX_POINTS),
         (-math.inf, MAX_POINTS),
         (1e30, MAX_POINTS),
+        (100.1, MAX_POINTS),
+        (99.9, 999_000),
         (-0.5, 0),
     ],
 )
@@ -165,10 +167,22 @@ def test_a_rejection_is_above_margin_and_four_standard_errors(differences):
     assert abs(found.error_points - error) <= 1
 
 
+@pytest.mark.parametrize("nats", [99.9999, 101, 500, 999, 1e9])
+def test_a_state_that_diverged_is_rejected_however_far(nats):
+    """Honest scores differ by a millionth and more, which at 500 nats is more than they may."""
+    panel = {
+        peer: Losses((to_points(nats * (1 + 2e-6 * i)),) * 16, (30_000,) * 16)
+        for i, peer in enumerate("abcde", -2)
+    }
+    found = find(panel, 5, MARGIN, TOLERANCE)
+    assert found.decision is Decision.REJECT
+    assert found.cluster == tuple("abcde")
+
+
 def test_a_loss_that_is_not_finite_is_rejected():
     bad = Losses((30_000, MAX_POINTS), (30_000, 30_000))
     found = find(dict.fromkeys("abcde", bad), 5, MARGIN, TOLERANCE)
-    assert (found.decision, found.reason) == (Decision.REJECT, Reason.NOT_FINITE)
+    assert (found.decision, found.reason) == (Decision.REJECT, Reason.BEYOND)
 
 
 def test_a_baseline_that_is_not_finite_decides_nothing():
