@@ -146,7 +146,9 @@ def _assemble(
     journal = Journal(run.path / "journal.json", SystemClock())
     _report_loaded(begin, run, feed, trainer, store, checkpoint, emit)
     _report_repeated(journal, trainer, emit)
-    heldout = feed.heldout_rows()
+    heldout, pool = feed.heldout_rows(
+        run.manifest.evaluation.max_rows, run.manifest.validation.pool
+    )
     rounds: Rounds = LoneRounds(identity, run.manifest.averaging.codec)
     validation: Validation = NoValidation()
     if network is not None:
@@ -162,7 +164,7 @@ def _assemble(
                 store=store,
                 initial=lambda: _initial_state(run, schema),
                 evaluator=Evaluator(task, model_config, schema, device),
-                heldout=heldout,
+                heldout=pool,
                 settings=settings.validation,
                 joins=checkpoint is None,
                 emit=emit,

@@ -60,8 +60,8 @@ class Feed:
         self.emit(ShardsChosen(shards=_told(choices)))
         return [choice.shard for choice in choices]
 
-    def heldout_rows(self) -> HeldOutRows:
-        """Return the rows that the manifest's evaluation scores.
+    def heldout_rows(self, *most: int) -> tuple[HeldOutRows, ...]:
+        """Return rows of the held-out shards, evenly spread, for each number so many at most.
 
         Raises:
             ConfigurationError: A held-out shard is missing or damaged: scores without it would
@@ -76,7 +76,7 @@ class Feed:
             raise ConfigurationError(
                 f"the held-out data cannot be used: {error}; restore it where the run was founded"
             ) from error
-        return self.task.heldout_rows(opened, self.run.manifest.evaluation.max_rows)
+        return tuple(self.task.heldout_rows(opened, each) for each in most)
 
     def open_shard(self, shard: Shard) -> Examples:
         """Return the rows of `shard`, its bytes verified."""

@@ -46,7 +46,7 @@ class Ground:
         store: Our checkpoints.
         initial: Reads the run's initial state.
         evaluator: Scores states.
-        heldout: What on.
+        heldout: The rows of which those to score are drawn.
         settings: The volunteer's.
         joins: Whether this peer has no state of its own yet.
         emit: Takes events.

@@ -29,6 +29,8 @@ PeerId = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{40,60}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 """A plain name: it comes from strangers and may become a path."""
 
+_POOL_ROWS, _POOL_FACTOR = 4096, 4
+
 
 class TaskSection(Section):
     """What the model learns.
@@ -153,13 +155,23 @@ class ValidationSection(Section):
         margin: By how many nats a good one may be worse.
         tolerance: By how many nats two honest scores of the same rows may differ: at least five
             times what `benchmarks.validation_spread` measures on the model.
-        rows: Held-out rows that a committee scores; all of them where there are fewer.
+        rows: Held-out rows that a committee scores; all of them where there are fewer. They are
+            drawn of `pool` ones.
     """
 
     every_epochs: int = Field(default=100, ge=0, le=10**9)
     margin: PositiveFloat = 0.05
     tolerance: PositiveFloat = 0.0005
     rows: int = Field(default=256, ge=32, le=100_000)
+
+    @property
+    def pool(self) -> int:
+        """Of how many held-out rows, evenly spread over the shards, the scored ones are drawn.
+
+        So many more that nobody can make a state that is good on the drawn rows alone; and few
+        enough that all peers can hold them.
+        """
+        return max(_POOL_ROWS, _POOL_FACTOR * self.rows)
 
 
 class Manifest(Section):
