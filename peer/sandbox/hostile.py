@@ -7,32 +7,41 @@ It ships since the scenarios are shown to users: what a swarm survives is best s
 it but a sandbox.
 """
 
+import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
 import random
 import runpy
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from peer.daemon.supervisor import Supervisor
+from peer.errors import PeerError
+from peer.identity import Identity
 from peer.sandbox.scenario import parse_poison
-from peer.swarm.testimony import MAX_POINTS
+from peer.swarm.bodies import RecordBody
+from peer.swarm.testimony import MAX_POINTS, Commit, Reveal
 from peer.validation.rules import POINTS_A_NAT
 from peer.validation.score import Losses
 
 if TYPE_CHECKING:
     from peer.daemon.scoring import Scorer
+    from peer.swarm.dht import Dht
     from peer.training.contribution import Contribution
     from peer.training.trainer import Trainer
     from peer.validation.actions import Evaluate, Found
 
 ROLE = "SANDBOX_ROLE_OF_CTPEER"
-"""`poison:EPOCH` flips contributions from there on; `inflate`, `deflate` and `random` are lies."""
+"""`poison:EPOCH` flips contributions from there on; `inflate`, `deflate` and `random` are lies
+about losses, `copy` takes those of another peer."""
 
 COMMAND = (sys.executable, "-m", "peer.sandbox.hostile")
 
 _LIE_POINTS = 2 * POINTS_A_NAT
+_COPY_LOOK_S, _COPY_TIMEOUT_S = 0.2, 10.0
 
 
 class Poison:
@@ -64,6 +73,46 @@ def distort(losses: Losses, lie: str, chance: random.Random) -> Losses:
     return dataclasses.replace(losses, candidate=tuple(candidate))
 
 
+class Copier:
+    """Says what another one of the committee says: its commit, and then what it shows."""
+
+    def __init__(self) -> None:
+        self._seed = self._victim = ""
+
+    async def instead(
+        self, dht: "Dht", me: Identity, run_id: str, kind: str, body: RecordBody
+    ) -> RecordBody:
+        """Return what to publish instead of `body`: another's words as ours, if they come in time.
+
+        Args:
+            dht: Where they lie.
+            me: Who signs them.
+            run_id: The run.
+            kind: The kind of record that `body` is.
+            body: What an honest peer would publish.
+        """
+        if not isinstance(body, Commit | Reveal):
+            return body
+        with contextlib.suppress(TimeoutError, PeerError):
+            async with asyncio.timeout(_COPY_TIMEOUT_S):
+                while True:
+                    said = await dht.get(run_id, kind)
+                    found = self._pick(
+                        body.seed, {p: said[p].body for p in said if p != me.peer_id}
+                    )
+                    if found is not None:
+                        return found.signed_by(me)
+                    await asyncio.sleep(_COPY_LOOK_S)
+        return body
+
+    def _pick(self, seed: str, said: Mapping[str, Any]) -> Commit | Reveal | None:
+        """Return the word of the round's victim, which is the first peer that said one."""
+        of_round = {peer: word for peer, word in said.items() if word.seed == seed}
+        if self._seed != seed and of_round:
+            self._seed, self._victim = seed, min(of_round)
+        return of_round.get(self._victim)
+
+
 def _poison(first: int) -> None:
     from peer.training.trainer import Trainer
 
@@ -92,6 +141,18 @@ def _lie(lie: str) -> None:
     Scorer.score = score  # type: ignore[method-assign]
 
 
+def _copy() -> None:
+    from peer.swarm.dht import Dht
+
+    honest, copier = Dht.put, Copier()
+
+    async def put(self: "Dht", run_id: str, kind: str, body: RecordBody, lifetime_s: float) -> bool:
+        told = await copier.instead(self, self._identity, run_id, kind, body)
+        return await honest(self, run_id, kind, told, lifetime_s)
+
+    Dht.put = put  # type: ignore[method-assign]
+
+
 def _work() -> int:
     from peer.daemon import worker
 
@@ -99,6 +160,8 @@ def _work() -> int:
     first = parse_poison(role)
     if first is not None:
         _poison(first)
+    elif role == "copy":
+        _copy()
     else:
         _lie(role)
     return worker.main()

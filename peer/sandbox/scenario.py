@@ -15,7 +15,7 @@ from peer.validation.state import Phase
 
 _POISONED_CANDIDATE = 3
 _POISON = re.compile(r"poison:([0-9]{1,9})")
-_LIES = ("inflate", "deflate", "random")
+_LIES = ("inflate", "deflate", "copy", "random")
 _PHASES = (Phase.COMMIT, Phase.REVEAL, Phase.VERDICT)
 """What a seat does, in that order."""
 

@@ -11,8 +11,9 @@ from peer.daemon import verdicts as verdicts_module
 from peer.daemon.validator import Chambers, Validator
 from peer.errors import UnreachableError
 from peer.events import PeerMisbehaved, ValidationMoved, VerdictAdopted
+from peer.sandbox.hostile import Copier
 from peer.swarm.membership import Roster
-from peer.swarm.testimony import Good
+from peer.swarm.testimony import Commit, Good
 from peer.training.muster import Limits, Muster
 from peer.validation import course
 from peer.validation.actions import Found
@@ -610,6 +611,28 @@ def test_a_score_that_cannot_be_had_is_said_and_costs_no_verdict(sim, make_court
         assert court.peers[3].verdicts[0].agreed is None
         problems = {e.problem for e in court.peers[3].events if isinstance(e, ValidationMoved)}
         assert "epoch 5 was not scored: nobody gives its baseline" in problems
+
+    sim.run(scene())
+
+
+def test_whoever_says_what_another_one_says_is_struck_each_time(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        peer, copier = court.peers[3], Copier()
+        honest = peer.dht.put
+
+        async def put(run, kind, body, life):
+            told = await copier.instead(peer.dht, peer.identity, run, kind, body)
+            assert not isinstance(body, Commit) or told.digest != body.digest
+            return await honest(run, kind, told, life)
+
+        peer.dht.put = put
+        for epoch in (5, 10):
+            await court.judge(epoch)
+        for each in court.peers.values():
+            assert [v.struck for v in each.verdicts] == [each is peer] * 2
+            assert [v.decision for v in each.verdicts] == ["accept"] * 2
 
     sim.run(scene())
 

@@ -26,7 +26,8 @@ def test_in_a_short_run_the_last_candidate_is_poisoned():
 
 
 def test_as_many_lie_as_leave_a_quorum_of_honest_ones():
-    assert make_scenario(LYING, 8, 40, 5).roles == {5: "inflate", 6: "deflate", 7: "random"}
+    assert make_scenario(LYING, 8, 40, 5).roles == {5: "inflate", 6: "deflate", 7: "copy"}
+    assert make_scenario(LYING, 9, 40, 5).roles[8] == "random"
     assert make_scenario(LYING, 4, 40, 5).roles == {3: "inflate"}
 
 
