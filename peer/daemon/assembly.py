@@ -19,7 +19,8 @@ from peer.clock import SystemClock
 from peer.config.home import Home
 from peer.config.settings import Settings
 from peer.daemon.feed import Feed, open_feed
-from peer.daemon.loop import Parts, TrainingLoop
+from peer.daemon.loop import TrainingLoop
+from peer.daemon.parts import Parts
 from peer.daemon.validation import NoValidation, Validation
 from peer.data.index import parse_index
 from peer.events import (

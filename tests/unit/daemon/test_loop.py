@@ -10,8 +10,9 @@ from peer.checkpoint.annotation import Ancestor
 from peer.checkpoint.journal import Journal
 from peer.clock import FakeClock
 from peer.config.settings import Settings
-from peer.daemon.loop import Parts, TrainingLoop
+from peer.daemon.loop import TrainingLoop
 from peer.daemon.orders import Orders
+from peer.daemon.parts import Parts
 from peer.daemon.validation import NoValidation
 from peer.errors import NetworkLostError
 from peer.events import (
