@@ -123,7 +123,9 @@ class Presence:
     async def _keep_claiming(self) -> None:
         told_s, told = float("-inf"), ""
         while True:
-            now_s, text = asyncio.get_running_loop().time(), self.claim
+            now_s = asyncio.get_running_loop().time()
+            # While we train on nothing, others need not leave anything to us.
+            text = "" if self._muster.resting else self.claim
             if text and (text != told or now_s - told_s >= _CLAIM_S):
                 await self._put("claim", ClaimBody(shards=text), _CLAIM_LIFETIME_S)
                 told_s, told = now_s, text

@@ -88,6 +88,11 @@ class SwarmRounds:
         self._network.muster.resting = resting
 
     @property
+    def others_train(self) -> bool:
+        """Whether anybody else trains, as far as we know."""
+        return self._network.muster.others_train
+
+    @property
     def wanted(self) -> bool:
         """Whether the swarm has gathered an epoch's batch, so that we should bring ours."""
         muster = self._network.muster

@@ -100,6 +100,7 @@ class Muster:
         self._rate = 0.0
         self._wanted = False
         self._share = float(limits.target)
+        self._others_train = False
         self._asked = asyncio.Event()
         self._polls: set[asyncio.Task[bool]] = set()
         self._doubts: Counter[tuple[str, str]] = Counter()
@@ -114,6 +115,11 @@ class Muster:
     def share(self) -> float:
         """Our even share of an epoch's batch; all of it where nobody else is."""
         return self._share
+
+    @property
+    def others_train(self) -> bool:
+        """Whether a live peer trains, by what they say, wherever it stands."""
+        return self._others_train
 
     @property
     def wanted(self) -> bool:
@@ -241,7 +247,11 @@ class Muster:
     def left_behind(self, generation: int) -> set[str]:
         """Return the live peers that we work with and that are not in `generation` yet."""
         reports = ((peer, self.roster.report(peer)) for peer in self.live() & self.tenured)
-        return {peer for peer, report in reports if report and report.generation < generation}
+        return {
+            peer
+            for peer, report in reports
+            if report and report.generation < generation and not report.resting
+        }
 
     def live(self) -> set[str]:
         """Return the other peers that answered lately."""
@@ -274,7 +284,7 @@ class Muster:
         return self.heeded(self._there(base)) - self.outcasts(base)
 
     def beside(self) -> set[str]:
-        """Return the peers that stand where we do, or will in a moment; we may be among them.
+        """Return the peers that work where we stand, or will in a moment; we may be among them.
 
         Whoever just came back is not: it may have missed all that happened since.
         """
@@ -282,7 +292,8 @@ class Muster:
         base = Base(self.run_id, mine.generation, mine.epoch, mine.root or "")
         reports = ((peer, self.roster.report(peer)) for peer in self._there(base))
         abreast = {peer for peer, report in reports if report and report.abreast}
-        return abreast | ({self.identity.peer_id} if self.abreast else set())
+        works = self.abreast and not self.resting
+        return abreast | ({self.identity.peer_id} if works else set())
 
     def unreachable(self) -> set[str]:
         """Return the peers that we know of and cannot reach."""
@@ -410,6 +421,8 @@ class Muster:
         """Decide whether to average now; return in how many seconds to look again."""
         mine, company = self._standing, self._company()
         self._share = self.limits.target / (len(company) + 1)
+        reports = [self.roster.report(peer) for peer in self.live()]
+        self._others_train = any(report and not report.resting for report in reports)
         if self._wanted or not company:
             return QUIET_S / 10
         asked = any(report.ready and _same(report, mine) for report in company)

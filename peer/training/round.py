@@ -120,6 +120,11 @@ class Rounds(Protocol):
         ...
 
     @property
+    def others_train(self) -> bool:
+        """Whether anybody else trains, as far as we know."""
+        ...
+
+    @property
     def wanted(self) -> bool:
         """Whether the swarm has gathered an epoch's batch, so that we should bring ours."""
         ...
@@ -154,6 +159,7 @@ class Rounds(Protocol):
 class LoneRounds:
     """Rounds of a peer without a network."""
 
+    others_train = False
     wanted = False
     behind = False
     asked_for_state = False

@@ -191,6 +191,8 @@ class SimPeer:
         while self.epoch < epochs:
             if self._behind:
                 await self._catch_up()
+            elif self.muster.resting:
+                await asyncio.sleep(0.25)
             elif await self._work():
                 await self._average()
 
@@ -211,7 +213,7 @@ class SimPeer:
     async def _work(self):
         """Gather micro-batches until there are enough; return False if others are ahead first."""
         while self.weight < TARGET and not (self.weight and self.muster.wanted):
-            if self._behind:
+            if self._behind or self.muster.resting:
                 return False
             await asyncio.sleep(0.1 / self.speed)
             self._tally.append(self._batches)

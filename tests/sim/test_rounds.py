@@ -150,7 +150,6 @@ def test_a_resting_peer_is_waited_for_by_nobody_and_comes_back(sim, make_house):
         await house.reach(3)
         resting = house.peers[2]
         resting.muster.resting = True
-        resting.speed = 1e-6  # it does not work meanwhile
         others = [house.peers[0], house.peers[1]]
         epoch = others[0].epoch
         took_s = await house.until(lambda: min(p.epoch for p in others) > epoch + 10, 30.0)
@@ -159,6 +158,42 @@ def test_a_resting_peer_is_waited_for_by_nobody_and_comes_back(sim, make_house):
         house.kill(2)
         await house.bring_back(2)
         await house.whole()
+        house.check()
+
+    sim.run(scene())
+
+
+def test_a_resting_peer_takes_in_what_the_others_make(sim, make_house):
+    async def scene():
+        house = make_house(3)
+        await house.open(3)
+        await house.reach(3)
+        resting = house.peers[2]
+        resting.muster.resting = True
+        epoch = house.epoch
+        await house.until(lambda: resting.epoch > epoch + 10, 30.0)
+        assert {len(vote.group) for _, vote, _ in resting.commits[-8:]} == {2}
+        assert resting.muster.others_train
+        assert resting.replaced == []
+        house.check()
+
+    sim.run(scene())
+
+
+def test_a_resting_peer_goes_along_with_whoever_takes_the_place_of_those_that_left(sim, make_house):
+    async def scene():
+        house = make_house(3)
+        await house.open(2)
+        await house.reach(6)
+        resting = house.peers[1]
+        resting.muster.resting = True
+        house.kill(0)
+        await house.until(lambda: not resting.muster.others_train, 30.0)
+        house.make(2)
+        await house.start(2)
+        epoch = resting.epoch
+        await house.until(lambda: resting.epoch > epoch + 10, 60.0)
+        assert not house.peers[2].replaced
         house.check()
 
     sim.run(scene())
