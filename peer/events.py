@@ -25,6 +25,7 @@ class Phase(StrEnum):
     AVERAGING = "averaging"
     EVALUATING = "evaluating"
     PAUSED = "paused"
+    FOLLOWING = "following"
     HOLDING = "holding"
     FINISHING = "finishing"
 

@@ -237,7 +237,8 @@ def make_trainer(make_task, make_stream, configs, manifest, one_thread):
     """Return a trainer that begins anew, or goes on from a state and a place; always the same.
 
     Keyword arguments: `task`, `config`, `micro_batch`, `target` in loss terms, `precision`,
-    `device`, `state` and `place` to go on from, and `events`, a list that takes what is emitted.
+    `device`, `state` and `place` to go on from, `peer_id`, and `events`, a list that takes what is
+    emitted.
     """
     import torch
 
@@ -263,7 +264,7 @@ def make_trainer(make_task, make_stream, configs, manifest, one_thread):
             place = Place.beginning(stream.cursor, given.get("micro_batch", 2), get_rng(device))
         bench = Workbench(
             manifest=ours,
-            peer_id="me",
+            peer_id=given.get("peer_id", "me"),
             model=model.to(device),
             task=task,
             stream=stream,

@@ -24,6 +24,11 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
 @click.option("--paused", is_flag=True, help="Load everything, but begin only on `ctpeer resume`.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="End when this epoch is complete.")
 @click.option("--hold", is_flag=True, help="Stay and serve when that epoch is complete.")
+@click.option(
+    "--role",
+    type=click.Choice(["trainer", "validator"]),
+    help="validator: judge what others train, and train only to have a place among the judges.",
+)
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--threads",
@@ -58,6 +63,7 @@ def start(  # noqa: PLR0913 one parameter an option
     paused: bool,
     max_epochs: int | None,
     hold: bool,
+    role: str | None,
     device: str | None,
     threads: int | None,
     micro_batch: int | None,
@@ -92,6 +98,7 @@ def start(  # noqa: PLR0913 one parameter an option
         "swarm.peers": list(peers) or None,
         "swarm.client": client or None,
         "swarm.enabled": False if alone else None,
+        "validation.role": role,
     }
     settings = load_settings(where.settings_path, flags).settings
     live = sys.stdout.isatty() and not plain

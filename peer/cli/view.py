@@ -16,6 +16,7 @@ _STYLES = {
     "training": "green",
     "averaging": "green",
     "evaluating": "green",
+    "following": "green",
     "paused": "yellow",
     "restarting": "yellow",
     "failed": "red",
@@ -25,6 +26,8 @@ _STYLES = {
 def lines(status: Status) -> list[tuple[str, str]]:
     """Return what a person wants to know, as (label, text); what is not known yet is left out."""
     rows = [("state", f"{status['state']}: {status['reason']}"), ("run", _run(status))]
+    if status["role"] != "trainer":
+        rows.append(("role", status["role"]))
     target = status["contribution"]["target_weight"]
     if target is not None:
         rows.append(("epoch", _epoch(status, target)))

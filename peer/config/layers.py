@@ -67,8 +67,14 @@ def load_settings(
         return Layered(Settings.model_validate(_nested(merged)), origins)
     except ValidationError as error:
         name = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
-        where = origins.get(name, str(path))
+        where = origins.get(name) or _origins_within(name, origins) or str(path)
         raise ConfigurationError(f"{explain(error, Settings)} (from {where})") from error
+
+
+def _origins_within(section: str, origins: Mapping[str, str]) -> str:
+    """Return where the values of a section come from that do not go together with others."""
+    given = {o for n, o in origins.items() if n.startswith(f"{section}.") and o != "default"}
+    return ", ".join(sorted(given))
 
 
 def dotted(settings: Settings) -> dict[str, Any]:

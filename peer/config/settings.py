@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from peer.config.address import parse_address
 from peer.config.section import Section
@@ -160,12 +160,22 @@ class ValidationSettings(Section):
 
     Attributes:
         take_seats: Whether it scores checkpoints when it is elected; it verifies verdicts anyway.
+        role: A `validator` trains only as much as gives it a place among those who judge, and else
+            takes in what the others make.
         look_s: How often it looks for others' records while a checkpoint is judged. The deadlines
             of a round grow with it, so it should be about the same at all peers.
     """
 
     take_seats: bool = True
+    role: Literal["trainer", "validator"] = "trainer"
     look_s: float = Field(default=1.0, ge=0.05, le=60.0, allow_inf_nan=False)
+
+    @field_validator("role")
+    @classmethod
+    def _validators_take_seats(cls, role: str, info: ValidationInfo) -> str:
+        if role == "validator" and not info.data.get("take_seats", True):
+            raise ValueError("a validator takes seats; leave out take_seats = false, or the role")
+        return role
 
 
 class LogSettings(Section):
@@ -186,3 +196,16 @@ class Settings(Section):
     worker: WorkerSettings = WorkerSettings()
     validation: ValidationSettings = ValidationSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("validation")
+    @classmethod
+    def _validators_meet_others(
+        cls, validation: ValidationSettings, info: ValidationInfo
+    ) -> ValidationSettings:
+        swarm = info.data.get("swarm")
+        if validation.role == "validator" and swarm is not None and not swarm.enabled:
+            raise ValueError(
+                "a validator judges what others train; leave out --alone (swarm.enabled = false), "
+                "or its role"
+            )
+        return validation

@@ -23,6 +23,7 @@ from peer.daemon.loop import TrainingLoop
 from peer.daemon.parts import Parts
 from peer.daemon.validation import NoValidation, Validation
 from peer.data.index import parse_index
+from peer.errors import ConfigurationError
 from peer.events import (
     Begin,
     CheckpointRejected,
@@ -98,6 +99,7 @@ def _assemble(
 ) -> TrainingLoop:
     device = _prepare_torch(settings)
     emit(PhaseChanged(phase=Phase.LOADING, reason=f"loading {run.manifest.name} on {device}"))
+    _check_role(run, settings)
     task, model_config = _load_task(run)
     seed = hashlib.sha256(f"{run.manifest_hash}\n{identity.peer_id}".encode()).digest()
     index = parse_index(run.read_blob(run.manifest.data.index), "the run's data index")
@@ -164,7 +166,7 @@ def _assemble(
                 slots=initial_slots(run.manifest.optimizer, schema.elements),
                 store=store,
                 initial=lambda: _initial_state(run, schema),
-                evaluator=Evaluator(task, model_config, schema, device),
+                evaluator=_evaluator(task, model_config, schema, device, settings),
                 heldout=pool,
                 settings=settings.validation,
                 joins=checkpoint is None,
@@ -186,6 +188,28 @@ def _assemble(
         emit=emit,
     )
     return TrainingLoop(parts, checkpoint)
+
+
+def _check_role(run: RunDirectory, settings: Settings) -> None:
+    if settings.validation.role == "validator" and not run.manifest.validation.every_epochs:
+        raise ConfigurationError(
+            f"nothing is judged in {run.manifest.name} (validation.every_epochs = 0 in its "
+            "manifest), so it has no use for a validator; start without --role validator "
+            "(validation.role)"
+        )
+
+
+def _evaluator(
+    task: Task,
+    model_config: Mapping[str, object],
+    schema: Schema,
+    device: torch.device,
+    settings: Settings,
+) -> Evaluator:
+    """Return what scores states: beside training, or with nothing to spare for it."""
+    if settings.validation.role == "validator":
+        return Evaluator(task, model_config, schema, device, share=1.0)
+    return Evaluator(task, model_config, schema, device)
 
 
 def _open_run(

@@ -14,6 +14,7 @@ class State(StrEnum):
     AVERAGING = "averaging"
     EVALUATING = "evaluating"
     PAUSED = "paused"
+    FOLLOWING = "following"
     HOLDING = "holding"
     FINISHING = "finishing"
     STOPPING = "stopping"
@@ -32,6 +33,7 @@ class Trigger(StrEnum):
     AVERAGE = "the worker averages"
     EVALUATE = "the worker evaluates"
     PAUSE = "the worker paused"
+    FOLLOW = "the worker takes in what others train, and judges it"
     HOLD = "the last epoch is complete, and the worker serves others"
     FINISH = "somebody asked to finish, or the last epoch is complete"
     STOP = "somebody asked to stop"
@@ -48,6 +50,7 @@ TRIGGER_OF_PHASE = {
     Phase.AVERAGING: Trigger.AVERAGE,
     Phase.EVALUATING: Trigger.EVALUATE,
     Phase.PAUSED: Trigger.PAUSE,
+    Phase.FOLLOWING: Trigger.FOLLOW,
     Phase.HOLDING: Trigger.HOLD,
     Phase.FINISHING: Trigger.FINISH,
 }
@@ -59,6 +62,7 @@ _WORK = {
     Trigger.AVERAGE: State.AVERAGING,
     Trigger.EVALUATE: State.EVALUATING,
     Trigger.PAUSE: State.PAUSED,
+    Trigger.FOLLOW: State.FOLLOWING,
     Trigger.HOLD: State.HOLDING,
 }
 _ENDS = {
@@ -78,6 +82,7 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
     State.AVERAGING: _WORK | _ENDS,
     State.EVALUATING: _WORK | _ENDS,
     State.PAUSED: _WORK | _ENDS,
+    State.FOLLOWING: _WORK | _ENDS,
     State.HOLDING: _WORK | _ENDS,
     State.FINISHING: _LAST_WORK | _ENDS,
     State.STOPPING: _IGNORED_WORK

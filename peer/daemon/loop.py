@@ -24,7 +24,9 @@ from peer.training.contribution import Contribution, Tally
 from peer.training.memory import is_out_of_memory
 from peer.training.round import Committed, Failed, Replaced, Waiting
 from peer.training.state import GlobalState
+from peer.validation.committee import members_of
 from peer.validation.course import Restart
+from peer.validation.duty import Duty
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class TrainingLoop:
         self._position = Position(parts, resumed)
         self._examiner = Examiner(parts, self._position)
         self._pace = Pace()
+        self._resting = False
+        self._worked_epoch: int | None = None
         self._failures, self._failing = 0, ""
 
     def run(self, orders: Orders, max_epochs: int | None, *, hold: bool = False) -> Finished:
@@ -72,32 +76,67 @@ class TrainingLoop:
     def _train(self, orders: Orders, max_epochs: int | None) -> str:
         """Train until there is a reason to leave, and return it."""
         while max_epochs is None or self._trainer.state.epoch < max_epochs:
+            duty, why = self._duty()
             if orders.leave_now is not None:
                 return orders.leave_now
             if orders.paused is not None:
                 self._sit_out(orders)
-                continue
-            if self._heed_verdicts(orders):
+            elif self._heed_verdicts(orders):
                 if orders.leave_after_epoch and self._parts.validation.restart is not None:
                     return "asked to finish, and the last good state cannot be had"
-                continue
-            if self._parts.rounds.behind:
+            elif duty is Duty.FOLLOW:
+                if orders.leave_after_epoch:
+                    return "asked to finish, and it trains nothing now"
+                self._follow(orders, max_epochs, why)
+            elif self._parts.rounds.behind:
                 self._catch_up(orders, max_epochs)
-                continue
-            self._examiner.evaluate_if_due(orders)
-            self._enter(Phase.TRAINING, f"gathering the epoch's batch{self._failing}")
-            self._pace.begin(self._trainer.tally.weight, self._parts.clock.monotonic_s())
-            if not self._trainer.work(lambda: self._interrupted(orders), self._wanted):
-                continue
-            committed = self._average(orders)
-            if orders.leave_after_epoch:
-                what = "the epoch is complete" if committed else "the last round failed"
-                return f"asked to finish, and {what}"
-            if committed:
-                self._position.save_if_due()
-            else:
-                orders.wait(self._failure_pause_s())
+            elif (reason := self._make_epoch(orders, why)) is not None:
+                return reason
         return f"epoch {max_epochs}, the last one asked for, is complete"
+
+    def _make_epoch(self, orders: Orders, why: str) -> str | None:
+        """Work, and average what came of it; return a reason to leave, if there is one then."""
+        self._rest(resting=False)
+        self._examiner.evaluate_if_due(orders)
+        self._enter(Phase.TRAINING, f"{why}{self._failing}")
+        self._pace.begin(self._trainer.tally.weight, self._parts.clock.monotonic_s())
+        if not self._trainer.work(lambda: self._interrupted(orders), self._wanted):
+            return None
+        committed = self._average(orders)
+        if orders.leave_after_epoch:
+            what = "the epoch is complete" if committed else "the last round failed"
+            return f"asked to finish, and {what}"
+        if committed:
+            self._position.save_if_due()
+        else:
+            orders.wait(self._failure_pause_s())
+        return None
+
+    def _duty(self) -> tuple[Duty, str]:
+        """Return whether to train or to follow; what was gathered is brought first."""
+        trainer = self._trainer
+        duty, why = self._parts.validation.duty(trainer.state.epoch, self._worked_epoch)
+        if duty is Duty.FOLLOW and trainer.tally.weight:
+            return Duty.TRAIN, "completing the epoch's batch before it only follows"
+        return duty, why
+
+    def _follow(self, orders: Orders, max_epochs: int | None, why: str) -> None:
+        """Take in what others make, keep it and serve it, for a moment."""
+        self._rest(resting=True)
+        self._examiner.evaluate_if_due(orders)
+        if not self._parts.rounds.others_train:
+            why += "; nobody trains, so there is nothing to judge"
+        self._enter(Phase.FOLLOWING, why)
+        self._catch_up(orders, max_epochs, Phase.FOLLOWING)
+        self._position.save_if_due()
+        self._parts.rounds.gather(0, 0.0)
+        orders.wait(_JOIN_PAUSE_S)
+
+    def _rest(self, *, resting: bool) -> None:
+        """Tell the others whether to wait for us, when that changes."""
+        if resting != self._resting:
+            self._resting = resting
+            self._parts.rounds.rest(resting=resting)
 
     def _hold(self, orders: Orders, reason: str) -> bool:
         """Serve others what we have until somebody says to leave.
@@ -107,10 +146,10 @@ class TrainingLoop:
         """
         self._position.save_now()
         self._examiner.evaluate_if_due(orders)
-        self._parts.rounds.rest(resting=True)
+        self._rest(resting=True)
         while orders.leave_now is None and not orders.leave_after_epoch:
             if self._heed_verdicts(orders):
-                self._parts.rounds.rest(resting=False)
+                self._rest(resting=False)
                 return False
             if self._parts.rounds.behind:  # a fork in the last epoch
                 self._catch_up(orders)
@@ -151,20 +190,23 @@ class TrainingLoop:
                 self._commit(committed, gather_s=gathered_s - started_s)
         return True
 
-    def _catch_up(self, orders: Orders, max_epochs: int | None = None) -> None:
+    def _catch_up(
+        self, orders: Orders, max_epochs: int | None = None, phase: Phase = Phase.JOINING
+    ) -> None:
         """Take in what others committed without us, up to `max_epochs`."""
         rounds, trainer = self._parts.rounds, self._trainer
         while rounds.behind and not self._distracted(orders):
             if max_epochs is not None and trainer.state.epoch >= max_epochs:
                 return
-            self._enter(Phase.JOINING, f"others are beyond epoch {trainer.state.epoch}")
+            self._enter(phase, f"others are beyond epoch {trainer.state.epoch}")
             match rounds.catch_up(self._position.base(), lambda: self._distracted(orders)):
                 case Committed() as committed:
                     self._commit(committed)
+                    self._position.save_if_due()
                 case Replaced() as replaced:
                     self._replace(replaced)
                 case Waiting(reason=reason):
-                    self._enter(Phase.JOINING, reason)
+                    self._enter(phase, reason)
                     orders.wait(_JOIN_PAUSE_S)
                 case None:
                     return
@@ -185,12 +227,14 @@ class TrainingLoop:
             phases |= {"gather": gather_s, "outer_step": clock.monotonic_s() - averaged_s}
         self._failures, self._failing = 0, ""
         self._position.advance(committed.certificate)
-        entries = committed.certificate.vote.entries
+        vote = committed.certificate.vote
+        if trainer.peer_id in members_of(committed.certificate):
+            self._worked_epoch = vote.base.epoch
         self._parts.emit(
             RoundCommitted(
                 epoch=trainer.state.epoch,
                 generation=self._position.generation,
-                loss_terms={entry.peer_id: entry.weight for entry in entries},
+                loss_terms={entry.peer_id: entry.weight for entry in vote.entries},
                 loss=inside.loss if inside else None,
                 seconds_by_phase=phases,
                 dropped_samples=done.samples - kept.samples,
@@ -202,6 +246,7 @@ class TrainingLoop:
         """Go over to the state that the run holds."""
         dropped = self._trainer.tally
         self._go_on_from(replaced.state, replaced.led_by)
+        self._position.save_candidate()
         self._parts.emit(
             BranchLeft(
                 reason=replaced.reason,
@@ -254,6 +299,7 @@ class TrainingLoop:
         """Take another state in place of ours; `led_by` is what led to it, if it is known."""
         self._position.move(state, led_by)
         self._examiner.forget()
+        self._worked_epoch = None
 
     def _note_failure(self, failed: Failed, contribution: Contribution) -> None:
         self._failures += 1
@@ -277,7 +323,7 @@ class TrainingLoop:
     def _sit_out(self, orders: Orders) -> None:
         """Pause: give the device back, keep the contribution, say so now and then."""
         self._position.save_now()
-        self._parts.rounds.rest(resting=True)
+        self._rest(resting=True)
         self._parts.validation.rest(resting=True)
         self._trainer.suspend()
         while orders.paused is not None and orders.leave_now is None:
@@ -287,7 +333,7 @@ class TrainingLoop:
             self._enter(Phase.PAUSED, "the device's memory is taken by somebody else")
             orders.wait(HEARTBEAT_S)
         self._parts.validation.rest(resting=False)
-        self._parts.rounds.rest(resting=False)
+        self._rest(resting=False)
 
     def _awoken(self) -> bool:
         """Take the device again; return False if there is no memory on it."""

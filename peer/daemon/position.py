@@ -77,12 +77,11 @@ class Position:
             self._save = None
 
     def advance(self, certificate: Certificate) -> None:
-        """Note that the trainer took in what `certificate` proves; a candidate is written."""
+        """Note that the trainer took in what `certificate` proves."""
         self._certificate = certificate.to_json()
         self._descent.advance(certificate)
         self._start_root(certificate)
-        if self._parts.validation.due(self.epoch):
-            self.save()
+        self.save_candidate()
 
     def begin_generation(self, generation: int) -> None:
         """Leave the generation that we are in; `move` says where to go."""
@@ -106,7 +105,14 @@ class Position:
     def save_if_due(self) -> None:
         """Have a checkpoint written if it is time, or if somebody asks for a state."""
         saving = self._save is not None and not self._save.done()
-        if self._saver.due(asked=self._parts.rounds.asked_for_state) and not saving:
+        if self.is_saved or saving:
+            return
+        if self._saver.due(asked=self._parts.rounds.asked_for_state):
+            self.save()
+
+    def save_candidate(self) -> None:
+        """Have a state that may be judged written before it changes."""
+        if self._parts.validation.due(self.epoch):
             self.save()
 
     def save(self) -> None:

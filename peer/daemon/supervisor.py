@@ -175,6 +175,7 @@ class Supervisor:
                 rss_bytes=self.rss_bytes(),
                 metrics_url=self.metrics_url,
                 run_id=self._run_id,
+                role=self._settings.validation.role,
                 pid=os.getpid(),
                 worker_pid=self._worker.pid if self._worker else None,
                 invite=self._invite(),

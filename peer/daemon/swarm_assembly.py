@@ -101,7 +101,8 @@ def meet_swarm(ground: Ground) -> tuple[SwarmRounds, Validation]:
         return rounds, NoValidation()
     network.count_refusals(validator.verdicts.refused)
     rules = Rules.of(run.run_id, run.manifest.validation)
-    return rounds, SwarmValidation(network, validator, states, rules)
+    trains = ground.settings.role == "trainer"
+    return rounds, SwarmValidation(network, validator, states, rules, trains=trains)
 
 
 def _make_validator(ground: Ground, history: History, states: States) -> Validator | None:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection, Mapping
 
 from peer.checkpoint.states import States
 from peer.daemon.network import Network
+from peer.daemon.validation import TRAINS
 from peer.daemon.validator import Validator
 from peer.errors import AbandonedError
 from peer.training.state import GlobalState
 from peer.validation.course import Restart
+from peer.validation.duty import Duty
 from peer.validation.rules import Rules
 
 
@@ -19,21 +21,33 @@ class SwarmValidation:
         validator: Takes part in the judging.
         states: Finds states.
         rules: The run's.
+        trains: Whether this peer trains whatever it is as a validator.
     """
 
     def __init__(
-        self, network: Network, validator: Validator, states: States, rules: Rules
+        self,
+        network: Network,
+        validator: Validator,
+        states: States,
+        rules: Rules,
+        *,
+        trains: bool,
     ) -> None:
         self._network = network
         self._validator = validator
         self._states = states
         self._rules = rules
+        self._trains = trains
         self._ledger = validator.tip.ledger
 
     @property
     def restart(self) -> Restart | None:
         """Where to go on from instead, if a verdict says so."""
         return self._validator.restart
+
+    def duty(self, epoch: int, worked_epoch: int | None) -> tuple[Duty, str]:
+        """Return whether to train from `epoch` on or to follow those who do, and why."""
+        return TRAINS if self._trains else self._validator.duty(epoch, worked_epoch)
 
     def due(self, epoch: int) -> bool:
         """Return whether the state of `epoch` is a candidate, which must be written."""

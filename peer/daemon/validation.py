@@ -5,6 +5,10 @@ from typing import Protocol
 
 from peer.training.state import GlobalState
 from peer.validation.course import Restart
+from peer.validation.duty import Duty
+
+TRAINS = (Duty.TRAIN, "gathering the epoch's batch")
+"""What whoever trains does, and why."""
 
 
 class Validation(Protocol):
@@ -13,6 +17,15 @@ class Validation(Protocol):
     @property
     def restart(self) -> Restart | None:
         """Where to go on from instead, if a verdict says so."""
+        ...
+
+    def duty(self, epoch: int, worked_epoch: int | None) -> tuple[Duty, str]:
+        """Return whether to train from `epoch` on or to follow those who do, and why.
+
+        Args:
+            epoch: Where this peer stands.
+            worked_epoch: The last epoch of the generation that it contributed to, if any.
+        """
         ...
 
     def due(self, epoch: int) -> bool:
@@ -52,6 +65,10 @@ class NoValidation:
     """A run without validation, or a peer without a network."""
 
     restart: Restart | None = None
+
+    def duty(self, epoch: int, worked_epoch: int | None) -> tuple[Duty, str]:  # noqa: ARG002
+        """Everybody trains."""
+        return TRAINS
 
     def due(self, epoch: int) -> bool:  # noqa: ARG002
         """No state is judged."""

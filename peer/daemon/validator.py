@@ -41,6 +41,7 @@ from peer.validation.actions import (
 from peer.validation.archive import Archive
 from peer.validation.committee import attendance, members_of
 from peer.validation.course import Restart, explain, restart
+from peer.validation.duty import Duty, duty
 from peer.validation.round import step
 from peer.validation.rules import POINTS_A_NAT, Rules, Timing
 from peer.validation.score import make_commit, make_reveal
@@ -160,6 +161,13 @@ class Validator:
         roots = {mark.state_root for mark in self.tip.ledger.accepted}
         judged = (self._state.candidate, self._candidate)
         return frozenset(roots.union(each.state_root for each in judged if each is not None))
+
+    def duty(self, epoch: int, worked_epoch: int | None) -> tuple[Duty, str]:
+        """Return what we do where we would rather judge than train; see `peer.validation.duty`."""
+        if self.is_new:
+            return Duty.TRAIN, "joining those who train, before it only judges"
+        ledger, me = self.tip.ledger, self._with.identity.peer_id
+        return duty(ledger, me, epoch, worked_epoch, self._with.rules)
 
     async def settle(self) -> None:
         """Find out which verdict the others hold to, before training begins."""

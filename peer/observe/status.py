@@ -247,6 +247,7 @@ class Surroundings:
         rss_bytes: Resident memory by process.
         metrics_url: Where /metrics is served.
         run_id: The run.
+        role: What the volunteer wants the peer to be: a trainer or a validator.
         pid: The supervisor's process id.
         worker_pid: The worker's, if there is one.
         invite: What others join with; None while this peer has no address.
@@ -259,6 +260,7 @@ class Surroundings:
     rss_bytes: Mapping[str, int]
     metrics_url: str
     run_id: str
+    role: str
     pid: int
     worker_pid: int | None
     invite: str | None = None
@@ -281,6 +283,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "state": around.state,
         "reason": around.reason,
         "run_id": around.run_id,
+        "role": around.role,
         "invite": around.invite,
         "run_name": loaded.run_name if loaded else None,
         "task": loaded.task if loaded else None,

@@ -24,7 +24,7 @@ START_OPTIONS = (
 _SETTINGS = {"CTPEER_VALIDATION__LOOK_S": "0.5"}
 """Peers of one machine are close: they may look for each other's records more often than usual."""
 
-_AT_WORK = {"training", "averaging", "evaluating", "holding"}
+_AT_WORK = {"training", "averaging", "evaluating", "following", "holding"}
 
 
 class Life(StrEnum):

@@ -114,6 +114,11 @@ class Ledger(RecordBody):
         """Return the seed of the next round, for the candidate of an epoch."""
         return seed_of(run_id, self.round + 1, epoch, self.entropy)
 
+    def standing(self, peer_id: str) -> Standing:
+        """Return what the verdicts know of a peer."""
+        known = (standing for standing in self.standings if standing.peer_id == peer_id)
+        return next(known, Standing(peer_id=peer_id))
+
     def tenure(self, rules: Rules) -> int:
         """Return in how many epochs a peer must have contributed before it may sit.
 

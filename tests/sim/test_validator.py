@@ -18,7 +18,8 @@ from peer.training.muster import Limits, Muster
 from peer.validation import course
 from peer.validation.actions import Found
 from peer.validation.archive import Archive
-from peer.validation.rules import Rules
+from peer.validation.duty import RENEWED_AFTER_ROUNDS, Duty
+from peer.validation.rules import STRIKE_ROUNDS, Rules
 from peer.validation.score import Losses
 from peer.validation.verdict import Tip, Verdict
 
@@ -67,6 +68,7 @@ class SimValidator:
         self.court, self.identity = court, court.identities[number]
         self.peer_id = self.identity.peer_id
         self.events, self.rows = [], {}
+        self.worked_epochs = []
         transport = court.swarm.transport(self.peer_id)
         limits = Limits(max_weight=10, target=10)
         clock = types.SimpleNamespace(
@@ -121,13 +123,22 @@ class SimValidator:
             task.cancel()
 
     def reach(self, epoch, generation=0):
-        """Have trained up to `epoch` with all members, and name it as a candidate."""
+        """Be at `epoch`, as the groups were that made it, and name it as a candidate."""
         for each in range(epoch - EVERY, epoch):
             base = types.SimpleNamespace(epoch=each)
-            vote = types.SimpleNamespace(base=base, group=sorted(self.court.members), parts=())
+            group = self.court.groups.get(each, self.court.members)
+            vote = types.SimpleNamespace(base=base, group=sorted(group), parts=())
             self.rows[each] = types.SimpleNamespace(vote=vote)
         self.muster.stand(generation, epoch, root(epoch, generation))
         self.validator.note_candidate(epoch, root(epoch, generation))
+
+    def may_rest(self, epoch):
+        """Return whether this peer, which would rather judge, has no need to work on `epoch`."""
+        worked = self.worked_epochs[-1] if self.worked_epochs else None
+        what, _ = self.validator.duty(epoch, worked)
+        if what is Duty.TRAIN:
+            self.worked_epochs.append(epoch)
+        return what is Duty.FOLLOW
 
     def follow_restart(self):
         """Go where the verdicts say, as the training loop does."""
@@ -153,6 +164,7 @@ class Court:
         self.genesis = Tip.genesis(RULES.run_id, INITIAL)
         self.worse = {}
         self.members = set()
+        self.groups = {}
         self.peers = {}
 
     async def open(self, *numbers, **options):
@@ -170,6 +182,14 @@ class Court:
 
     def kill(self, number):
         self.peers.pop(number).kill()
+
+    async def train(self, epoch, *followers):
+        """Make the epochs up to a candidate; `followers` work only where they must."""
+        resting = {self.peers[number].peer_id: self.peers[number] for number in followers}
+        for each in range(epoch - EVERY, epoch):
+            rest = {peer_id for peer_id, peer in resting.items() if peer.may_rest(each)}
+            self.groups[each] = self.members - rest
+        await self.judge(epoch)
 
     async def judge(self, epoch, worse=0, generation=0):
         """Have everybody reach a candidate, and wait until all hold to one verdict on it."""
@@ -663,5 +683,60 @@ def test_strangers_move_nobody(sim, make_court):
         await asyncio.sleep(30.0)
         for number in (0, 1):
             assert court.peers[number].validator.tip == court.genesis
+
+    sim.run(scene())
+
+
+def test_a_peer_that_only_judges_keeps_its_place_by_little_work(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        rounds = 2 * STRIKE_ROUNDS + 5
+        for number in range(1, rounds + 1):
+            await court.train(EVERY * number, 3)
+        validator = court.peers[3]
+        tip = validator.validator.tip
+        assert (tip.ledger.round, tip.ledger.last_good.epoch) == (rounds, EVERY * rounds)
+        assert all(verdict.seat and verdict.agreed for verdict in validator.verdicts)
+        # All of two rounds before anybody is drawn, and then an epoch now and then.
+        first = [epoch for epoch in validator.worked_epochs if epoch < 2 * EVERY]
+        assert len(first) == 2 * EVERY
+        later = len(validator.worked_epochs) - len(first)
+        assert later == (rounds - 2) // (RENEWED_AFTER_ROUNDS + 1)
+
+    sim.run(scene())
+
+
+def test_a_newcomer_that_only_wants_to_judge_has_no_seat_before_its_tenure(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2)
+        for epoch in (5, 10, 15):
+            await court.train(epoch)
+        await asyncio.sleep(1.0)
+        court.peers[4] = newcomer = SimValidator(court, 4, court.folder)
+        await newcomer.start()
+        assert newcomer.validator.tip.ledger.round == 3
+        await court.train(20)
+        court.members.add(newcomer.peer_id)
+        for epoch in (25, 30, 35):
+            await court.train(epoch, 4)
+        seats = {verdict.round: bool(verdict.seat) for verdict in newcomer.verdicts}
+        assert [seats[number] for number in (4, 5, 6, 7)] == [False, False, False, True]
+        assert len(newcomer.worked_epochs) == EVERY
+
+    sim.run(scene())
+
+
+def test_a_newcomer_that_has_worked_with_nobody_trains(sim, make_court):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        await court.judge(5)
+        await asyncio.sleep(1.0)
+        joiner = await court.joiner()
+        await joiner.validator.settle()
+        assert joiner.validator.duty(5, None)[0] is Duty.TRAIN
+        assert "joining" in joiner.validator.duty(5, None)[1]
 
     sim.run(scene())

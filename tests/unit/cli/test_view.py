@@ -10,7 +10,7 @@ from peer.events import Evaluated, PeersSeen, RoundCommitted
 from peer.observe.status import Snapshot, Surroundings, render
 
 
-def status(*events):
+def status(*events, role="trainer"):
     snapshot = Snapshot(started_s=0.0)
     for event in events:
         snapshot.apply(event, 1.0)
@@ -22,6 +22,7 @@ def status(*events):
         rss_bytes={"worker": 5_000_000},
         metrics_url="http://127.0.0.1:8470/metrics",
         run_id="shakespeare-ab",
+        role=role,
         pid=1,
         worker_pid=2,
     )
@@ -32,6 +33,11 @@ def test_a_daemon_that_has_just_begun_can_be_shown():
     text = plain(status())
     assert "training: gathering the epoch's batch" in text
     assert "checkpoint  none yet" in text
+
+
+def test_what_a_peer_wants_to_be_is_shown_unless_it_is_like_most():
+    assert "role" not in dict(lines(status()))
+    assert dict(lines(status(role="validator")))["role"] == "validator"
 
 
 def test_loss_score_and_baselines_are_shown(make_loaded):

@@ -231,3 +231,30 @@ def test_an_address_that_makes_no_sense_is_refused_with_an_example(name, value, 
     variable = f"CTPEER_SWARM__{name.upper()}"
     with pytest.raises(ConfigurationError, match=rf"^swarm\.{name}.*{advice}.*{variable}\)$"):
         load(environment={variable: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        (
+            None,
+            {"validation.role": "validator", "swarm.enabled": False},
+            r"judges what others train; leave out --alone .* \(from flag --role\)$",
+        ),
+        (
+            "[validation]\ntake_seats = false",
+            {"validation.role": "validator"},
+            r"validation\.role: a validator takes seats; leave out .* \(from flag --role\)$",
+        ),
+        (
+            '[validation]\nrole = "validator"\n[swarm]\nenabled = false',
+            {},
+            r"judges what others train; .* \(from file .*peer\.toml\)$",
+        ),
+        (None, {"validation.role": "judge"}, r"validation\.role: .*'trainer' or 'validator'"),
+    ],
+    ids=["alone", "no seats", "file", "unknown"],
+)
+def test_a_role_that_does_not_go_with_other_settings_is_refused(text, flags, message, load):
+    with pytest.raises(ConfigurationError, match=message):
+        load(text, flags=flags)

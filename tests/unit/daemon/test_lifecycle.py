@@ -12,6 +12,7 @@ RUNNING = {
     State.AVERAGING,
     State.EVALUATING,
     State.PAUSED,
+    State.FOLLOWING,
     State.HOLDING,
 }
 

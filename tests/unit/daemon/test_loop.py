@@ -1,6 +1,7 @@
 """The training loop over a real trainer, with rounds and a store that do as they are told."""
 
 import dataclasses
+import itertools
 import threading
 
 import numpy as np
@@ -35,6 +36,7 @@ from peer.events import (
 from peer.training.contribution import Contribution
 from peer.training.round import Failed, LoneRounds, Replaced
 from peer.validation.course import Restart
+from peer.validation.duty import Duty
 from peer.validation.ledger import Ledger, Mark
 
 MANIFEST_HASH = "ab" * 32
@@ -153,6 +155,7 @@ class ScriptedValidation(NoValidation):
         candidates: (epoch, root) of those that were named.
         gone: Where the loop went.
         verdicts: What `accepted` gives next.
+        duties: What `duty` is, as a function of its arguments.
     """
 
     def __init__(self):
@@ -163,6 +166,10 @@ class ScriptedValidation(NoValidation):
         self.gone = []
         self.verdicts = {}
         self.halvings = 0
+        self.duties = super().duty
+
+    def duty(self, epoch, worked_epoch):
+        return self.duties(epoch, worked_epoch)
 
     def due(self, epoch):
         return bool(self.every) and epoch % self.every == 0
@@ -219,7 +226,7 @@ def make_bench(make_trainer, make_task, heldout, identities, tmp_path):
         rounds = ScriptedRounds(identities[0])
         rounds.failures = list(failures)
         sections = {"checkpoint": {"interval_s": interval_s}, "evaluation": {"interval_s": 100.0}}
-        trainer = make_trainer(task=task, events=events)
+        trainer = make_trainer(task=task, events=events, peer_id=identities[0].peer_id)
         validation = ScriptedValidation()
         parts = Parts(
             run_id="tiny",
@@ -775,3 +782,158 @@ def test_whoever_joins_has_a_state_written_before_it_is_due(make_bench):
     bench.loop.run(Orders(), 2)
     assert bench.store.saved[0] == 1
     assert bench.rounds.calls("saved")[0] == (1,)
+
+
+# ---- a peer that only judges
+
+FOLLOWS = Duty.FOLLOW, "as a validator"
+EARNS = Duty.TRAIN, "to earn a place"
+
+
+@pytest.fixture
+def make_follower(make_bench, others):
+    """Return a bench on which others make an epoch whenever the loop waits, up to a last one."""
+
+    def make(duties, last, **given):
+        bench = make_bench(interval_s=1000.0, **given)
+        bench.validation.every = 2
+        bench.validation.duties = duties
+        orders = Orders()
+
+        def wait(seconds):
+            waits.append(seconds)
+            if bench.trainer.state.epoch < last:
+                bench.rounds.others.append(lambda base: others(base, small(bench.trainer)))
+            else:
+                orders.take(Stop())
+
+        waits = []
+        orders.wait = wait
+        return bench, orders
+
+    return make
+
+
+def test_a_follower_takes_in_what_others_make_and_trains_nothing(make_follower):
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 5)
+    finished = bench.loop.run(orders, None)
+    assert finished.epoch == 5
+    assert not bench.rounds.calls("run")
+    assert bench.trainer.samples_total == 0
+    assert bench.rounds.calls("rest") == [(True,)]
+    # Else nobody would notice that the network died.
+    assert len(bench.rounds.calls("gather")) >= 5
+
+
+def test_a_followers_candidates_are_written_and_named(make_follower):
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 5)
+    bench.loop.run(orders, None)
+    assert [epoch for epoch, _ in bench.validation.candidates] == [2, 4]
+    assert bench.store.saved == [2, 4, 5]
+
+
+def test_a_candidate_that_a_peer_goes_over_to_is_named_too(make_bench, make_trainer, run_epoch):
+    bench, ahead = make_bench(interval_s=1000.0), make_trainer()
+    for _ in range(4):
+        run_epoch(ahead)
+    bench.validation.every = 2
+    bench.rounds.others = [lambda base: Replaced(ahead.state, None, "they went on there", 0, 0)]
+    bench.loop.run(Orders(), 5)
+    assert [epoch for epoch, _ in bench.validation.candidates] == [4]
+
+
+def test_a_follower_gives_states_to_whoever_asks(make_follower):
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 1)
+    bench.rounds.asked_for_state = True
+    bench.validation.every = 0
+    bench.loop.run(orders, None)
+    assert bench.store.saved == [0, 1]
+
+
+def test_a_follower_says_so_and_that_nobody_trains(make_follower):
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 0)
+    bench.loop.run(orders, None)
+    [said] = {e.reason for e in of(PhaseChanged, bench.events) if e.phase is Phase.FOLLOWING}
+    assert said == "as a validator; nobody trains, so there is nothing to judge"
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 0)
+    bench.rounds.others_train = True
+    bench.loop.run(orders, None)
+    [said] = {e.reason for e in of(PhaseChanged, bench.events) if e.phase is Phase.FOLLOWING}
+    assert said == "as a validator"
+
+
+def test_a_follower_contributes_again_when_its_place_would_lapse(make_follower):
+    asked = []
+
+    def duties(epoch, worked):
+        asked.append((epoch, worked))
+        return EARNS if epoch >= 3 and worked is None else FOLLOWS
+
+    bench, orders = make_follower(duties, 6)
+    bench.loop.run(orders, None)
+    assert [epoch for epoch, _ in bench.rounds.calls("run")] == [4]  # where it was by then
+    assert bench.rounds.calls("rest") == [(True,), (False,), (True,)]
+    assert asked[-1] == (6, 4)
+    assert any(e.reason == "to earn a place" for e in of(PhaseChanged, bench.events))
+
+
+def test_what_was_gathered_is_brought_before_a_peer_only_follows(make_follower):
+    begun = []
+
+    def duties(epoch, worked):
+        return FOLLOWS if begun else EARNS
+
+    bench, orders = make_follower(duties, 1)
+    gather = bench.rounds.gather
+
+    def pause(weight, rate):
+        gather(weight, rate)
+        if weight and not begun:
+            begun.append(weight)
+            orders.take(Pause(reason="x"))
+
+    def wait(seconds):
+        orders.take(Resume() if orders.paused else Stop())
+
+    bench.rounds.gather, orders.wait = pause, wait
+    bench.loop.run(orders, None)
+    [event] = of(RoundCommitted, bench.events)
+    assert event.dropped_tokens == 0
+    assert event.loss is not None
+
+
+def test_work_of_a_generation_that_is_left_keeps_no_place(make_follower, make_trainer):
+    asked = []
+
+    def duties(epoch, worked):
+        asked.append((epoch, worked))
+        return EARNS if worked is None else FOLLOWS
+
+    bench, orders = make_follower(duties, 1)
+    bench.validation.state = make_trainer().state
+    wait = orders.wait
+
+    def reject(seconds):
+        if not bench.validation.gone:
+            bench.validation.restart = restart_at(0, 1)
+        else:
+            wait(seconds)
+
+    orders.wait = reject
+    bench.loop.run(orders, None)
+    changes = [key for key, _ in itertools.groupby(asked)]
+    assert changes == [(0, None), (1, 0), (0, None), (1, 0)]
+
+
+def test_a_follower_that_is_asked_to_finish_leaves_at_once(make_follower):
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 5)
+    orders.take(Finish())
+    finished = bench.loop.run(orders, None)
+    assert (finished.epoch, finished.reason) == (0, "asked to finish, and it trains nothing now")
+
+
+def test_a_follower_ends_at_the_last_epoch_asked_for(make_follower):
+    bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 9)
+    finished = bench.loop.run(orders, 3)
+    assert finished.epoch == 3
+    assert "is complete" in finished.reason

@@ -30,6 +30,7 @@ SURROUNDINGS = Surroundings(
     rss_bytes={},
     metrics_url="",
     run_id="run",
+    role="trainer",
     pid=1,
     worker_pid=None,
 )

@@ -21,9 +21,9 @@ from peer.events import (
 from peer.observe.status import Snapshot, Surroundings, render
 
 PROMISED = {
-    "schema", "state", "reason", "run_id", "epoch", "generation", "state_root", "loss", "heldout",
-    "tokens_total", "tokens_per_second", "contribution", "rounds", "shards", "checkpoint",
-    "restarts", "uptime_s", "device", "rss_bytes", "metrics_url",
+    "schema", "state", "reason", "run_id", "role", "epoch", "generation", "state_root", "loss",
+    "heldout", "tokens_total", "tokens_per_second", "contribution", "rounds", "shards",
+    "checkpoint", "restarts", "uptime_s", "device", "rss_bytes", "metrics_url",
     "peer_id", "addresses", "reachability", "invite", "peers",
 }  # fmt: skip
 
@@ -78,6 +78,7 @@ def status_after(*events, now_s=0.0, unix_time_s=0.0):
             rss_bytes={"supervisor": 1, "worker": 2},
             metrics_url="http://127.0.0.1:8470/metrics",
             run_id="run-1",
+            role="trainer",
             pid=1,
             worker_pid=2,
         ),
