@@ -10,12 +10,13 @@ from peer.checkpoint.states import States
 from peer.checkpoint.store import CheckpointStore
 from peer.clock import SystemClock
 from peer.config.settings import ValidationSettings
+from peer.daemon.clerk import Chambers
 from peer.daemon.network import Network
 from peer.daemon.scoring import Scorer
 from peer.daemon.swarm_rounds import SwarmRounds
 from peer.daemon.swarm_validation import SwarmValidation
 from peer.daemon.validation import NoValidation, Validation
-from peer.daemon.validator import Chambers, Validator
+from peer.daemon.validator import Validator
 from peer.events import Message, Phase, PhaseChanged
 from peer.identity import Identity
 from peer.run.directory import RunDirectory

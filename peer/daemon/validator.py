@@ -1,4 +1,4 @@
-"""This peer as a validator: it looks into the DHT, takes steps, and carries out what they ask for.
+"""This peer as a validator: it looks into the DHT, takes steps, and has done what they ask for.
 
 All that is decided is decided in `peer.validation`, which is pure. Everything here runs in the
 network's event loop; the training loop knows it as `peer.daemon.validation` shows it.
@@ -8,45 +8,25 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from peer import __version__
+from peer.daemon.clerk import Chambers, Clerk
 from peer.daemon.docket import Docket
-from peer.daemon.scoring import Scorer
 from peer.daemon.verdicts import Verdicts
 from peer.errors import PeerError
-from peer.events import Message, ValidationMoved, VerdictAdopted
-from peer.identity import Identity
-from peer.swarm.bodies import RecordBody
-from peer.swarm.dht import Dht
+from peer.events import ValidationMoved, VerdictAdopted
 from peer.swarm.kinds import KINDS
 from peer.swarm.records import Envelope
-from peer.swarm.testimony import Assent, Good, Proposal
-from peer.training.history import History
-from peer.training.muster import Muster
-from peer.validation.actions import (
-    Action,
-    Adopt,
-    Candidate,
-    Evaluate,
-    Fetch,
-    Found,
-    Propose,
-    PublishCommit,
-    PublishReveal,
-    PublishTicket,
-    SignVerdict,
-)
-from peer.validation.archive import Archive
+from peer.swarm.testimony import Good
+from peer.validation.actions import Adopt, Candidate
 from peer.validation.committee import attendance, members_of
 from peer.validation.course import Restart, explain, restart
 from peer.validation.duty import Duty, duty
 from peer.validation.round import step
-from peer.validation.rules import POINTS_A_NAT, Rules, Timing
-from peer.validation.score import make_commit, make_reveal
+from peer.validation.rules import POINTS_A_NAT, Timing
 from peer.validation.state import Phase, State, begin
-from peer.validation.ticket import DoubleTicket, make
+from peer.validation.ticket import DoubleTicket
 from peer.validation.verdict import Tip, Verdict
 from peer.validation.view import Observed
 
@@ -66,45 +46,10 @@ _WATCHED: Mapping[Phase, tuple[str, ...]] = {
 _RESTING = {Phase.WAIT_CANDIDATE, Phase.LAPSED, Phase.DONE}
 _REST_LOOKS = 5
 """Between rounds so many looks become one."""
-_TRIES = 3
-"""So often a record is published, or a judgement fetched, before it is given up."""
 _SETTLE_S = 30.0
 _LEARN_TIMEOUT_S = 120.0
 _BUSY_AFTER_S = 20.0
 """So long after a verdict a better one of the same round may still come."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chambers:
-    """What a validator works with.
-
-    Attributes:
-        identity: Ours.
-        muster: Our standing and the others.
-        dht: Where records lie.
-        history: Our row of certificates.
-        rules: The run's.
-        look_s: How often to look while a round is under way.
-        willing: Whether this peer takes a seat.
-        archive: Verdicts on our disk.
-        genesis: The end of a chain without verdicts.
-        scorer: Scores states.
-        unix_time_s: The wall clock.
-        emit: Takes events.
-    """
-
-    identity: Identity
-    muster: Muster
-    dht: Dht
-    history: History
-    rules: Rules
-    look_s: float
-    willing: bool
-    archive: Archive
-    genesis: Tip
-    scorer: Scorer
-    unix_time_s: Callable[[], float]
-    emit: Callable[[Message], None]
 
 
 class Validator:
@@ -126,16 +71,12 @@ class Validator:
         self.verdicts = Verdicts(chambers.muster, chambers.archive, self._proposed)
         """Gives verdicts to whoever asks."""
         self._candidate: Candidate | None = None
-        self._found: Found | None = None
-        self._fetched: list[Verdict] = []
-        self._evaluation: asyncio.Task[None] | None = None
         self._learning: asyncio.Task[None] | None = None
-        self._errands: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        self._clerk = Clerk(chambers, self.verdicts, self._woken.set)
         self._said_s = self._adopted_s = float("-inf")
         self._said: Good | None = None
         self._shown: ValidationMoved | None = None
-        self._problem: str | None = None
         self.accepted: dict[str, str] = {}
         """Verdicts by the states that they accepted; whoever takes them in removes them."""
         self.restart: Restart | None = None
@@ -208,8 +149,8 @@ class Validator:
         """Take in that the device is given back, or taken again: nothing is scored meanwhile."""
         self._resting = resting
         self._state = dataclasses.replace(self._state, willing=self._is_willing)
-        if resting and self._evaluation is not None:
-            self._evaluation.cancel()
+        if resting:
+            self._clerk.end_scoring()
 
     def note_restarted(self) -> None:
         """Take in that training goes on from where `restart` said."""
@@ -270,13 +211,16 @@ class Validator:
         if self._state.phase is Phase.DONE and over:
             self._state = self._begin(self._state.view.doubles)
         seen = await self._observe()
-        self._fetched = []
-        self._state, actions = step(now_s, self._state, seen, fresh, self._found)
+        self._state, actions = step(now_s, self._state, seen, fresh, self._clerk.found)
         for action in actions:
-            self._carry_out(action, now_s)
+            if isinstance(action, Adopt):
+                self._adopted_s = now_s
+                self._adopt(action.verdict)
+            else:
+                self._clerk.carry_out(action)
         self._say_where(now_s)
         if self._learning is None or self._learning.done():
-            self._learning = self._send(self._learn(seen.good, ahead=1))
+            self._learning = self._clerk.send(self._learn(seen.good, ahead=1))
         self._set_course()
         self._show()
 
@@ -306,96 +250,8 @@ class Validator:
             assents=said("assent"),
             proposals=self._of_known(found.get("proposal", {})),
             good=self._of_known(found.get("good", {})),
-            verdicts=tuple(self._fetched),
+            verdicts=self._clerk.take_fetched(),
         )
-
-    # ---- actions
-
-    def _carry_out(self, action: Action, now_s: float) -> None:
-        identity = self._with.identity
-        match action:
-            case PublishTicket(seed):
-                self._problem = None
-                self._publish("ticket", make(identity, seed))
-            case Evaluate():
-                self._evaluate(action)
-            case PublishCommit(question, losses):
-                self._publish("commit", make_commit(identity, question, losses))
-            case PublishReveal(question, losses, witnessed):
-                environment = f"ctpeer {__version__}"
-                reveal = make_reveal(identity, question, losses, witnessed, environment)
-                self._publish("reveal", reveal)
-            case Propose(judgement):
-                body = Proposal(seed=judgement.seed, judgement=judgement.hash)
-                self._publish("proposal", body)
-            case Fetch(judgement=name, peers=donors):
-                self._fetch(name, donors)
-            case SignVerdict(judgement):
-                empty = Assent(
-                    seed=judgement.seed, judgement=judgement.hash, public_key="", signature=""
-                )
-                self._publish("assent", empty.signed_by(identity))
-            case Adopt(verdict):
-                self._adopted_s = now_s
-                self._adopt(verdict)
-
-    def _evaluate(self, asked: Evaluate) -> None:
-        if self._evaluation is not None:
-            self._evaluation.cancel()
-        self._evaluation = self._send(self._score(asked))
-
-    async def _score(self, asked: Evaluate) -> None:
-        epoch = asked.candidate.epoch
-        log.info("scoring epoch %d as %s", epoch, asked.place)
-        match await self._with.scorer.score(asked):
-            case Found() as found:
-                self._found, self._problem = found, None
-            case reason:
-                self._fail(f"epoch {epoch} was not scored: {reason}")
-        self._woken.set()
-
-    def _fail(self, problem: str) -> None:
-        log.warning("%s", problem)
-        self._problem = problem
-
-    def _fetch(self, name: str, donors: Collection[str]) -> None:
-        async def fetch() -> None:
-            for _ in range(_TRIES):
-                verdict = await self.verdicts.fetch(name, donors)
-                if verdict is not None:
-                    self._fetched.append(verdict)
-                    self._woken.set()
-                    return
-                await asyncio.sleep(self._with.look_s)
-
-        self._send(fetch())
-
-    def _publish(self, kind: str, body: RecordBody) -> None:
-        async def put() -> None:
-            for _ in range(_TRIES):
-                try:
-                    lifetime_s = KINDS[kind].max_lifetime_s
-                    await self._with.dht.put(self._run_id, kind, body, lifetime_s)
-                except PeerError as error:
-                    self._fail(f"our {kind} was not published: {error}")
-                    await asyncio.sleep(self._with.look_s)
-                else:
-                    return
-
-        self._send(put())
-
-    def _send(self, errand: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Have something done beside the next looks."""
-        task = asyncio.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._note_done)
-        return task
-
-    def _note_done(self, task: "asyncio.Task[None]") -> None:
-        self._errands.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an errand of the validator failed", exc_info=error)
-            self._problem = f"an errand of the validator failed: {error}"
 
     def _proposed(self, name: str) -> Verdict | None:
         seen = self._state.view.judgements.get(name)
@@ -407,8 +263,7 @@ class Validator:
 
     def _adopt(self, verdict: Verdict) -> None:
         """Hold to a verdict, and act on it."""
-        if self._evaluation is not None:
-            self._evaluation.cancel()  # nobody waits for it any more
+        self._clerk.end_scoring()
         self._docket.adopt(verdict)
         self._set_course()
 
@@ -452,7 +307,7 @@ class Validator:
         if good == self._said and now_s - self._said_s < KINDS["good"].max_lifetime_s / 4:
             return
         self._said, self._said_s = good, now_s
-        self._publish("good", good)
+        self._clerk.publish("good", good)
 
     async def _learn(self, good: Mapping[str, Good], ahead: int) -> None:
         """Find out whether the others hold to another chain, and follow it; see `Docket.learn`."""
@@ -481,7 +336,7 @@ class Validator:
             generation=ledger.generation,
             last_good_epoch=ledger.last_good.epoch,
             last_good_root=ledger.last_good.state_root,
-            problem=self._problem,
+            problem=self._clerk.problem,
         )
         if shown != self._shown:
             self._shown = shown

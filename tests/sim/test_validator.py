@@ -8,7 +8,8 @@ import pytest
 
 from peer.daemon import docket
 from peer.daemon import verdicts as verdicts_module
-from peer.daemon.validator import Chambers, Validator
+from peer.daemon.clerk import Chambers
+from peer.daemon.validator import Validator
 from peer.errors import UnreachableError
 from peer.events import PeerMisbehaved, ValidationMoved, VerdictAdopted
 from peer.sandbox.hostile import Copier
