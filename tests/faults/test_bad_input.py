@@ -98,6 +98,17 @@ def test_a_device_that_is_not_there(daemon, tiny_run):
     refused(daemon, "cuda:7")
 
 
+def test_a_validator_of_a_run_that_judges_nothing(daemon, make_run):
+    meets = {"CTPEER_SWARM__ENABLED": "true"}
+    daemon.start(make_run("--validate-every", "0"), "--role", "validator", **meets)
+    refused(daemon, "nothing is judged", "validation.every_epochs = 0", "without --role validator")
+
+
+def test_a_validator_that_meets_nobody(daemon, tiny_run):
+    daemon.start(tiny_run, "--role", "validator", "--alone")
+    refused(daemon, "judges what others train", "leave out --alone", "flag --role")
+
+
 def test_a_home_under_a_file(make_daemon, tmp_path, tiny_run):
     (tmp_path / "file").write_text("")
     daemon = make_daemon(tmp_path / "file" / "home")
