@@ -126,6 +126,19 @@ def read_head(folder: Path, manifest_hash: str) -> Head:
         raise DamagedError(f"{HEAD} is not what one holds") from error
 
 
+def is_fetched(folder: Path, manifest_hash: str) -> bool:
+    """Return whether a person fetched the checkpoint in `folder`, also where its head is damaged.
+
+    Raises:
+        OSError: The disk fails, or reading is not allowed.
+    """
+    try:
+        return read_head(folder, manifest_hash).local is None
+    except DamagedError:
+        # Training writes both, so one that is left without them is no loss to it.
+        return folder.is_dir() and not (folder / LOCAL).exists()
+
+
 def write_files(
     checkpoint: Checkpoint, manifest_hash: str, folder: Path, annotation: Annotation | None = None
 ) -> None:

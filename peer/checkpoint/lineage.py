@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from peer.checkpoint.annotation import Ancestor, Annotation
-from peer.checkpoint.format import Head, read_head
+from peer.checkpoint.format import Head, is_fetched, read_head
 from peer.checkpoint.shelf import Shelf, epoch_of
 from peer.errors import DamagedError, UsageError
 from peer.training.certificate import Certificate
@@ -31,6 +31,7 @@ class Entry:
         annotation: What its writer says of it, if there is that.
         problem: What is wrong with what was read so far, if anything is.
         size_bytes: The room that it takes here.
+        fetched: Whether a person fetched it, so that training does not go on from it.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class Entry:
     annotation: Annotation | None
     problem: str | None = None
     size_bytes: int = 0
+    fetched: bool = False
 
     @property
     def state_root(self) -> str:
@@ -48,11 +50,6 @@ class Entry:
         if self.annotation is not None:
             return self.annotation.notes.state_root
         return (self.name or "").partition("-")[2]
-
-    @property
-    def fetched(self) -> bool:
-        """Whether a person fetched it, so that training does not go on from it."""
-        return self.head is not None and self.head.local is None
 
     @property
     def generation(self) -> int | None:
@@ -79,7 +76,7 @@ def stored(shelf: Shelf, manifest_hash: str) -> list[Entry]:
     """Return the checkpoints that lie here, newest first, the damaged ones with what is wrong."""
     entries = []
     for name in shelf.names():
-        head, annotation, problem = None, None, None
+        head, annotation, problem, fetched = None, None, None, False
         try:
             annotation = shelf.annotation(name)
             problem = annotation.problem() if annotation is not None else None
@@ -88,6 +85,7 @@ def stored(shelf: Shelf, manifest_hash: str) -> list[Entry]:
         except OSError as error:
             problem = f"the annotation cannot be read: {error.strerror}"
         try:
+            fetched = is_fetched(shelf.path(name), manifest_hash)
             head = read_head(shelf.path(name), manifest_hash)
         except DamagedError as error:
             problem = str(error)
@@ -103,6 +101,7 @@ def stored(shelf: Shelf, manifest_hash: str) -> list[Entry]:
                 annotation=annotation,
                 problem=problem,
                 size_bytes=shelf.size_bytes(name),
+                fetched=fetched,
             )
         )
     return entries

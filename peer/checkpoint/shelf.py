@@ -2,7 +2,7 @@
 
 What is read or given away is held by a lock of the kernel on its directory, which ends with its
 holder; what is written appears by one rename; what is dropped disappears by one, and only if nobody
-holds it. Nothing here decides what may go, and making a `Shelf` changes nothing.
+holds it. Such renames are one process's at a time, by a lock on the folder. Nothing here decides what may go, and making a `Shelf` changes nothing.
 
     <epoch>-<root>/       a checkpoint; see `peer.checkpoint.format`
     lineage/<...>.json    the annotations of checkpoints that were dropped
@@ -99,7 +99,11 @@ class Shelf:
             os.close(descriptor)
 
     def add(
-        self, name: str, write: Callable[[Path], None], staging: Path, *, replace: bool = False
+        self,
+        name: str,
+        write: Callable[[Path], None],
+        staging: Path,
+        may_replace: Callable[[], bool] = lambda: False,
     ) -> int:
         """Add a checkpoint after all its bytes are on the disk; return how many.
 
@@ -109,28 +113,28 @@ class Shelf:
             name: Its name.
             write: Writes its files into the new directory that it is given.
             staging: Where that one lies until it is whole; in the folder, and nobody else's.
-            replace: Whether to take the place of one of the same state, also of one that is held:
-                whoever reads it finds the same state.
+            may_replace: Is asked, where one of that name is there at last, whether to take its
+                place, also if it is held: whoever reads it finds the same state.
 
         Raises:
             OSError: The disk is full or fails, or one of that name is there; nothing was changed.
         """
-        target, made = self.path(name), staging
-        old = self.folder / f"{STAGING}{os.getpid()}-{name}"
-        try:
+        target, old = self.path(name), self._doomed(name)
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, staging, ignore_errors=True)
             staging.mkdir(parents=True)
             write(staging)
             size = sum(_sync(path) for path in staging.iterdir())
             _sync(staging)
-            if replace:
-                target.rename(old)
-            staging.rename(target)
-            made = target
+            with self._renaming():
+                if target.exists() and may_replace():
+                    target.rename(old)
+                    undo.callback(old.rename, target)
+                staging.rename(target)
+                undo.callback(shutil.rmtree, target, ignore_errors=True)
             _sync(self.folder)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
-        if replace:
+            undo.pop_all()
+        if old.exists():
             shutil.rmtree(old, ignore_errors=True)
         return size
 
@@ -153,12 +157,15 @@ class Shelf:
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            if not _lock(descriptor, fcntl.LOCK_EX) or not _is_at(descriptor, path):
+            if not _lock(descriptor, fcntl.LOCK_EX):
                 return False
             if remember:
                 self._remember(name)
-            doomed = self.folder / f"{STAGING}{os.getpid()}-{name}"
-            path.rename(doomed)
+            doomed = self._doomed(name)
+            with self._renaming():
+                if not _is_at(descriptor, path):
+                    return False
+                path.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -183,6 +190,21 @@ class Shelf:
                 if annotation is not None:
                     found.append(annotation)
         return found
+
+    def _doomed(self, name: str) -> Path:
+        """Return where a checkpoint lies while it is removed."""
+        return self.folder / f"{STAGING}{os.getpid()}-{name}"
+
+    @contextlib.contextmanager
+    def _renaming(self) -> Iterator[None]:
+        """Let no other process put a checkpoint in its place, or take one away."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
     def _remember(self, name: str) -> None:
         """Copy the annotation of a checkpoint to the lineage's; what is too old there goes."""

@@ -16,6 +16,7 @@ from peer.checkpoint.format import (
     STATE,
     Checkpoint,
     annotate,
+    is_fetched,
     name_of,
     read_files,
     read_head,
@@ -89,8 +90,7 @@ class CheckpointStore:
             OSError: The disk is full or fails; nothing was changed.
         """
         name = checkpoint.name
-        fetched = self._is_fetched(name)
-        if self._shelf.path(name).exists() and not fetched:
+        if self._shelf.path(name).exists() and not self._is_fetched(name):
             return 0
         author = self._author
         annotation = annotate(checkpoint, self.manifest_hash, author) if author else None
@@ -99,7 +99,8 @@ class CheckpointStore:
             write_files(checkpoint, self.manifest_hash, folder, annotation)
 
         staging = self._folder / f"{STAGING}{name}"
-        size = self._shelf.add(name, write, staging, replace=fetched)
+        # Whatever came there while this was written a person fetched: nobody else trains here.
+        size = self._shelf.add(name, write, staging, lambda: True)
         self._drop_old()
         return size
 
@@ -270,8 +271,9 @@ class CheckpointStore:
                 self._shelf.drop(name, remember=True)
 
     def _is_fetched(self, name: str) -> bool:
-        head = self._read_head(name)
-        return head is not None and head.fetched
+        with contextlib.suppress(OSError):
+            return is_fetched(self._folder / name, self.manifest_hash)
+        return False
 
     def _is_protected(self, name: str) -> bool:
         return any(name_of(epoch_of(name), root) == name for root in self._protected)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from peer import __version__
 from peer.checkpoint.fetch import fetched_snapshot
-from peer.checkpoint.format import Checkpoint, name_of, write_files
+from peer.checkpoint.format import Checkpoint, is_fetched, name_of, write_files
 from peer.checkpoint.initial import initial_root, initial_schema
 from peer.checkpoint.lineage import NEWEST, Entry, stored
 from peer.checkpoint.papers import Claim, Papers, fetch_papers
@@ -155,7 +155,7 @@ class _Fetching:
             ConfigurationError: Training here wrote it, and it is damaged.
         """
         entry = self._entry(state_root)
-        if entry is None or entry.name is None or entry.head is None:
+        if entry is None or entry.name is None:
             return False
         shelf, run = self._errand.shelf, self._errand.run
         self._errand.watcher.stage(f"verifying {entry.name}, which lies here")
@@ -325,17 +325,19 @@ class _Fetching:
 
     def _write(self, checkpoint: Checkpoint, papers: Papers) -> None:
         shelf, manifest_hash = self._errand.shelf, self._errand.run.manifest_hash
-        before = self._entry(checkpoint.state_root)
+        name = checkpoint.name
 
         def write(target: Path) -> None:
             write_files(checkpoint, manifest_hash, target, papers.annotation)
 
         try:
-            if before is not None and before.head is None:
-                shelf.set_aside(checkpoint.name)  # as loading would do
-            damaged = before is not None and before.fetched
-            staging = self._folder / checkpoint.name
-            shelf.add(checkpoint.name, write, staging, replace=damaged)
+            # A damaged one may be there; what training wrote stays in any case.
+            shelf.add(
+                name,
+                write,
+                self._folder / name,
+                lambda: is_fetched(shelf.path(name), manifest_hash),
+            )
         except OSError as error:
             after = self._entry(checkpoint.state_root)
             if after is not None and after.head is not None and not after.fetched:

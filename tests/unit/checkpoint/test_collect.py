@@ -141,3 +141,20 @@ def test_whatever_the_policy_a_checkpoint_to_load_is_left(
     collect(shelf, entries, keep, lambda e: e.epoch in good, dry_run=False, drop_damaged=True)
     assert max(good) in epochs(shelf)
     assert set(range(7 - last, 7)) <= set(epochs(shelf))
+
+
+def test_one_that_was_fetched_and_damaged_keeps_nothing_from_being_collected(
+    tmp_path, manifest_hash, make_checkpoint, fetch_by_hand
+):
+    shelf = Shelf(tmp_path / "fetched")
+    for epoch in (8, 9):
+        fetch_by_hand(shelf.folder, make_checkpoint(epoch))
+    (shelf.path(make_checkpoint(9).name) / "checkpoint.json").write_text("{")
+    entries = stored(shelf, manifest_hash)
+    assert [entry.fetched for entry in entries] == [True, True]
+    keep = Keep(fetched=False)
+    collect(shelf, entries, keep, pytest.fail, dry_run=False, drop_damaged=False)
+    assert epochs(shelf) == [9]
+    entries = stored(shelf, manifest_hash)
+    collect(shelf, entries, keep, pytest.fail, dry_run=False, drop_damaged=True)
+    assert epochs(shelf) == []

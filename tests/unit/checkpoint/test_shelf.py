@@ -1,5 +1,7 @@
 """Several processes share a folder of checkpoints: what one reads, no other drops."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -206,3 +208,23 @@ def test_a_fetched_checkpoint_takes_the_place_of_no_other(
         fetch_by_hand(shelf.folder, one)
     assert shelf.path(one.name).stat().st_ino == before
     assert list((shelf.folder / ".fetching").iterdir()) == []
+
+
+def test_where_a_checkpoint_cannot_take_anothers_place_that_one_stays(
+    store, shelf, make_checkpoint, monkeypatch
+):
+    one = make_checkpoint(1)
+    store.save(one)
+    before, left, real = shelf.path(one.name).stat().st_ino, [2], os.rename
+
+    def rename(*arguments, **keywords):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*arguments, **keywords)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="Input/output error"):
+        shelf.add(one.name, lambda _: None, shelf.folder / ".staging-new", lambda: True)
+    assert shelf.path(one.name).stat().st_ino == before
+    assert [path.name for path in shelf.folder.iterdir()] == [one.name]

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peer.checkpoint import store as module
 from peer.checkpoint.annotation import Author
 from peer.checkpoint.papers import Papers
+from peer.checkpoint.shelf import Shelf
 from peer.checkpoint.store import CheckpointStore
 from peer.errors import DamagedError
 
@@ -470,3 +472,42 @@ def test_the_papers_of_a_checkpoint_are_what_lies_beside_it(
     store.save(make_checkpoint(1))  # its certificate is none
     with pytest.raises(DamagedError, match="cannot be read"):
         store.papers(make_checkpoint(1).state_root)
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+@pytest.mark.parametrize("there_after", [True, False])
+def test_whatever_a_person_does_with_a_state_while_it_is_saved_ours_is_there_at_last(
+    store, load, tmp_path, make_checkpoint, monkeypatch, fetch_by_hand, there_before, there_after
+):
+    folder, two, real = tmp_path / "checkpoints", make_checkpoint(2), module.write_files
+
+    def write_files(*arguments):
+        real(*arguments)
+        if there_before:
+            assert Shelf(folder).drop(two.name, remember=False)
+        if there_after:
+            fetch_by_hand(folder, two)
+
+    if there_before:
+        fetch_by_hand(folder, two)
+    monkeypatch.setattr(module, "write_files", write_files)
+    assert store.save(two) > 0
+    assert load(store)[0].place is not None
+    assert [path.name for path in folder.glob("[.0]*") if path.name != ".fetching"] == [two.name]
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, emptied, removed], ids=lambda d: d.__name__)
+def test_a_fetched_state_whose_head_cannot_be_read_does_not_keep_training_from_starting(
+    store, load, tmp_path, make_checkpoint, assert_same, fetch_by_hand, damage
+):
+    folder = tmp_path / "checkpoints"
+    fetch_by_hand(folder, make_checkpoint(9))
+    damage(folder / make_checkpoint(9).name / "checkpoint.json")
+    assert load(store) == (None, [])
+    store.save(make_checkpoint(2))
+    store.leave(1)
+    assert store.names() == [make_checkpoint(9).name]
+    store.save(make_checkpoint(2))
+    loaded, damaged = load(store)
+    assert_same(loaded, make_checkpoint(2))
+    assert damaged == []

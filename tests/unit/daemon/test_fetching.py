@@ -467,10 +467,11 @@ def test_two_at_once_do_not_collide(town):
     assert asyncio.run(scenario()).state_root == town.root(7)
 
 
-def test_our_own_damaged_checkpoint_is_left_for_the_person(town):
+@pytest.mark.parametrize("file", ["state.safetensors", "checkpoint.json"])
+def test_our_own_damaged_checkpoint_is_left_for_the_person(town, file):
     name = town.theirs.names()[0]
     shutil.copytree(town.theirs.path(name), town.shelf.path(name))
-    flip(town.shelf.path(name) / "state.safetensors")
+    flip(town.shelf.path(name) / file)
 
     async def scenario():
         await town.donor("a")
@@ -493,6 +494,28 @@ def test_a_fetched_one_that_was_damaged_is_fetched_anew(town, file):
     entry = town.only()
     assert entry.problem is None
     assert verify_checkpoint(town.shelf, entry.name, town.run).good
+    assert town.shelf.damaged() == []
+
+
+def test_what_the_daemon_puts_in_the_place_of_a_damaged_one_meanwhile_stays(town, monkeypatch):
+    name = town.theirs.names()[0]
+    real = fetching.write_files
+
+    def write_files(*arguments):
+        real(*arguments)
+        shutil.rmtree(town.shelf.path(name))
+        shutil.copytree(town.theirs.path(name), town.shelf.path(name))
+
+    async def scenario():
+        await town.donor("a")
+        await town.fetch()
+        flip(town.shelf.path(name) / "state.safetensors")
+        monkeypatch.setattr(fetching, "write_files", write_files)
+        return await town.fetch()
+
+    asyncio.run(scenario())
+    assert not town.only().fetched
+    assert town.staged() == []
 
 
 def test_a_daemon_that_comes_to_the_same_state_meanwhile_keeps_its_own(town, monkeypatch):
