@@ -114,8 +114,9 @@ async def visiting(
         options = NodeOptions(
             identity_path=path, initial_peers=told, known_peers=cached, client=True
         )
+        # p2pd has read the key by then, which nothing that ends this process leaves behind later.
         node = await Node.start(options, identity, EnvelopeValidator())
-        try:
-            yield Visit(node, roster, run_id, settings.call_timeout_s)
-        finally:
-            await node.stop()
+    try:
+        yield Visit(node, roster, run_id, settings.call_timeout_s)
+    finally:
+        await node.stop()
