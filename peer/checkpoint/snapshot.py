@@ -137,11 +137,13 @@ class SnapshotServer:
             self._release(root)
 
     async def _give_offers(self, channel: Channel) -> None:
-        await timely(channel.receive(), _CALL_TIMEOUT_S)
-        self.asked = True
-        newest = self._store.roots()[:MAX_OFFERS]
-        roots = {stored.state_root: stored.epoch for stored in newest}
-        await timely(channel.send({"roots": roots}), _CALL_TIMEOUT_S)
+        # A stream that ends is no error, here and below.
+        with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
+            await timely(channel.receive(), _CALL_TIMEOUT_S)
+            self.asked = True
+            newest = self._store.roots()[:MAX_OFFERS]
+            roots = {stored.state_root: stored.epoch for stored in newest}
+            await timely(channel.send({"roots": roots}), _CALL_TIMEOUT_S)
 
     async def _give_papers(self, channel: Channel) -> None:
         with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
@@ -158,7 +160,6 @@ class SnapshotServer:
             raise self._declined("damaged", "its papers cannot be read here") from error
 
     async def _give_header(self, channel: Channel) -> None:
-        # A stream that ends is no error, here and below.
         with contextlib.suppress(UnreachableError), self._admission.stream(channel.remote):
             frame = await timely(channel.receive(), _IDLE_TIMEOUT_S)
             root = self._parsed(_Request, frame.header).root

@@ -48,6 +48,9 @@ class Stored(NamedTuple):
     fetched: bool
 
 
+_Version = tuple[int, int] | None
+
+
 class CheckpointStore:
     """A folder of checkpoints.
 
@@ -70,7 +73,7 @@ class CheckpointStore:
         self.manifest_hash = manifest_hash
         self._keep = keep if isinstance(keep, Keep) else Keep(last=keep)
         self._author = author
-        self._heads: dict[str, Stored] = {}
+        self._heads: dict[str, tuple[_Version, Stored | None]] = {}
         self._protected: frozenset[str] = frozenset()
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{STAGING}*"):
@@ -221,12 +224,16 @@ class CheckpointStore:
 
         A head that cannot be read is left out.
         """
-        names = self.names()
-        found = {name: self._heads.get(name) or self._read_head(name) for name in names}
-        heads = {name: head for name, head in found.items() if head is not None}
-        # Ours may take the place of one that was fetched.
-        self._heads = {name: head for name, head in heads.items() if not head.fetched}
-        return list(heads.values())
+        known, heads = self._heads, dict[str, tuple[_Version, Stored | None]]()
+        for name in self.names():
+            version = self._version(name)
+            before = known.get(name)
+            if before is not None and before[0] == version:
+                heads[name] = before
+            else:
+                heads[name] = version, self._read_head(name)
+        self._heads = heads
+        return [head for _, head in heads.values() if head is not None]
 
     @contextlib.contextmanager
     def hold(self, state_root: str) -> Iterator[tuple[int, Path]]:
@@ -247,6 +254,13 @@ class CheckpointStore:
 
     def _find(self, state_root: str) -> Stored | None:
         return next((stored for stored in self.roots() if stored.state_root == state_root), None)
+
+    def _version(self, name: str) -> _Version:
+        """Return what tells a checkpoint from one that takes its place."""
+        with contextlib.suppress(OSError):
+            status = (self._folder / name).stat()
+            return status.st_ino, status.st_mtime_ns
+        return None
 
     def _read_head(self, name: str) -> Stored | None:
         epoch, _, root = name.partition("-")

@@ -293,10 +293,12 @@ def test_the_roots_are_those_of_the_checkpoints_newest_first(store, make_checkpo
     assert [stored.epoch for stored in store.roots()] == [10, 3, 2]
 
 
-def test_the_roots_are_read_once(store, make_checkpoint, monkeypatch):
+def test_the_roots_are_read_once(store, tmp_path, make_checkpoint, monkeypatch, fetch_by_hand):
     store.save(make_checkpoint(1))
     store.save(make_checkpoint(2))
+    fetch_by_hand(tmp_path / "checkpoints", make_checkpoint(3))
     roots = store.roots()
+    assert [stored.epoch for stored in roots] == [3, 2, 1]
     monkeypatch.setattr(json, "loads", pytest.fail)
     assert store.roots() == roots
 
