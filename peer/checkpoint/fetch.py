@@ -88,7 +88,7 @@ async def fetched_snapshot(
         patience=patience or Patience(),
     )
     try:
-        staged = await offload(wanted.elements, Staging, staging, wanted)
+        staged = Staging(staging, wanted)
         state = await fetch.run(staged)
     except OSError as error:
         raise ConfigurationError(
@@ -115,12 +115,12 @@ class _Fetch:
     async def run(self, staged: Staging) -> GlobalState:
         """Return the state; leave nothing in `staged` that a later call cannot use."""
         elements = self.wanted.elements
+        header = await offload(elements, staged.header) or await self._learn_header()
+        self.wanted.check(header)
+        await offload(elements, staged.begin, header)
+        missing = await offload(elements, staged.missing, header)
+        await _Gathering(self, staged, header, missing).run()
         try:
-            header = await offload(elements, staged.header) or await self._learn_header()
-            self.wanted.check(header)
-            staged.keep_header(header)
-            missing = await offload(elements, staged.missing, header)
-            await _Gathering(self, staged, header, missing).run()
             return await offload(elements, staged.load, header.epoch)
         except MisbehavedError:
             staged.remove()

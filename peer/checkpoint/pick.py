@@ -10,6 +10,8 @@ from peer.errors import UsageError
 GOOD = "good"
 """Stands for the root of the state that validators hold to be good."""
 ROOT_CHARS = 64
+_OF_ONE_PEER = 3
+"""So many of the newest states that a peer offers: with more it could fill the list alone."""
 
 Offered = Mapping[str, Mapping[str, int]]
 """By peer, the roots of the states that it offers, each with the epoch that it says."""
@@ -21,8 +23,8 @@ class Pick:
 
     Attributes:
         state_root: Its root.
-        epoch: What most of the donors say that it is of; None if nobody offers it.
-        donors: Whom to ask.
+        epoch: What its donors say that it is of; None where that does not matter.
+        donors: Whom to ask, those that offer it first.
     """
 
     state_root: str
@@ -42,6 +44,9 @@ def check_wish(wish: str) -> None:
 def pick(wish: str, offered: Offered) -> list[Pick]:
     """Return the states that `wish` may mean, the likeliest first; none if none is offered.
 
+    Of the newest ones those that several peers offer come first. Who says another epoch of a state
+    offers another one.
+
     Args:
         wish: A whole root, the beginning of one, or the word `newest`.
         offered: What peers offer. A whole root may be had from those that do not name it, too:
@@ -50,24 +55,33 @@ def pick(wish: str, offered: Offered) -> list[Pick]:
     Raises:
         UsageError: Several roots that are offered begin so.
     """
-    picks = {root: _pick(root, offered) for states in offered.values() for root in states}
     if wish == NEWEST:
-        return sorted(
-            picks.values(), key=lambda p: (p.epoch, len(p.donors), p.state_root), reverse=True
+        return _newest(offered)
+    roots = {root for states in offered.values() for root in states if root.startswith(wish)}
+    if len(roots) > 1:
+        raise UsageError(
+            f"{wish} is the beginning of {len(roots)} roots that peers offer "
+            f"({', '.join(root[:20] for root in sorted(roots)[:8])}); give more of it"
         )
     if len(wish) == ROOT_CHARS and offered:
-        return [picks.get(wish) or Pick(wish, None, tuple(offered))]
-    found = [picks[root] for root in sorted(picks) if root.startswith(wish)]
-    if len(found) > 1:
-        raise UsageError(
-            f"{wish} is the beginning of {len(found)} roots that peers offer "
-            f"({', '.join(one.state_root[:20] for one in found[:8])}); give more of it"
-        )
-    return found
+        return [
+            Pick(wish, None, tuple(sorted(offered, key=lambda peer: wish not in offered[peer])))
+        ]
+    return [Pick(r, None, tuple(p for p, states in offered.items() if r in states)) for r in roots]
 
 
-def _pick(root: str, offered: Offered) -> Pick:
-    donors = tuple(peer for peer, states in offered.items() if root in states)
-    said = Counter(offered[donor][root] for donor in donors)
-    epoch = min(said, key=lambda epoch: (-said[epoch], epoch))
-    return Pick(root, epoch, donors)
+def _newest(offered: Offered) -> list[Pick]:
+    """Return the states that peers offer, a few of each peer."""
+    donors: dict[tuple[int, str], list[str]] = {}
+    for peer, states in offered.items():
+        for root, epoch in states.items():
+            donors.setdefault((epoch, root), []).append(peer)
+    picks: list[Pick] = []
+    taken = Counter[str]()
+    # Whoever is alone with a state may be slow, or lie.
+    for epoch, root in sorted(donors, key=lambda it: (len(donors[it]) > 1, *it), reverse=True):
+        asked = donors[epoch, root]
+        if any(taken[peer] < _OF_ONE_PEER for peer in asked):
+            taken.update(asked)
+            picks.append(Pick(root, epoch, tuple(asked)))
+    return picks

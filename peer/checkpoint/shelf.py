@@ -2,7 +2,8 @@
 
 What is read or given away is held by a lock of the kernel on its directory, which ends with its
 holder; what is written appears by one rename; what is dropped disappears by one, and only if nobody
-holds it. Such renames are one process's at a time, by a lock on the folder. Nothing here decides what may go, and making a `Shelf` changes nothing.
+holds it. Such renames are one process's at a time, by a lock on the folder. Nothing here decides
+what may go, and making a `Shelf` changes nothing.
 
     <epoch>-<root>/       a checkpoint; see `peer.checkpoint.format`
     lineage/<...>.json    the annotations of checkpoints that were dropped

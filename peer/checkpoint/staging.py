@@ -92,35 +92,18 @@ class Wanted:
 
 
 class Staging:
-    """The files of one state. Everything in `parent` that belongs to other states is removed.
+    """The files of one state, once its header is known. Making one changes nothing.
 
     Args:
-        parent: A directory for nothing else; made if it is not there.
+        parent: A directory for nothing else.
         wanted: The state, whose sizes bound what is ever written.
-
-    Raises:
-        ConfigurationError: The disk has no room for it.
-        OSError: The disk fails.
     """
 
     def __init__(self, parent: Path, wanted: Wanted) -> None:
+        self._parent = parent
         self._folder = parent / wanted.root
         self._wanted = wanted
-        parent.mkdir(parents=True, exist_ok=True)
-        for other in parent.iterdir():
-            if other != self._folder:
-                shutil.rmtree(other, ignore_errors=True)
         self._begun = self._folder.is_dir()
-        self._folder.mkdir(exist_ok=True)
-        try:
-            for number, size in enumerate(wanted.sizes):
-                _allocate(self._folder / str(number), size)
-        except OSError as error:
-            self.remove()
-            raise ConfigurationError(
-                f"there is no room in {parent} for the {sum(wanted.sizes)} bytes of a snapshot "
-                f"({error.strerror or error}); free some space, or choose another --home"
-            ) from error
 
     def header(self) -> StateHeader | None:
         """Return the header that an earlier fetch left, if it has the root."""
@@ -130,8 +113,28 @@ class Staging:
             return None
         return header if root_of(header) == self._wanted.root else None
 
-    def keep_header(self, header: StateHeader) -> None:
-        """Remember `header` for a later fetch."""
+    def begin(self, header: StateHeader) -> None:
+        """Take the room for the state, and remember its `header`; what is of other states goes.
+
+        Raises:
+            ConfigurationError: The disk has no room for it.
+            OSError: The disk fails.
+        """
+        self._parent.mkdir(parents=True, exist_ok=True)
+        for other in self._parent.iterdir():
+            if other != self._folder:
+                shutil.rmtree(other, ignore_errors=True)
+        self._folder.mkdir(exist_ok=True)
+        sizes = self._wanted.sizes
+        try:
+            for number, size in enumerate(sizes):
+                _allocate(self._folder / str(number), size)
+        except OSError as error:
+            self.remove()
+            raise ConfigurationError(
+                f"there is no room in {self._parent} for the {sum(sizes)} bytes of a snapshot "
+                f"({error.strerror or error}); free some space, or choose another --home"
+            ) from error
         (self._folder / _HEADER).write_bytes(header.to_bytes())
 
     def missing(self, header: StateHeader) -> list[Place]:

@@ -126,7 +126,7 @@ def verify(*, root: str | None, run_name: str | None, home: str | None, as_json:
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when nothing came for so long.",
+    help="Leave a peer that gives nothing for so long.",
 )
 @run_option
 @home_option
@@ -149,7 +149,8 @@ def fetch(
     but `gc --fetched` drops it.
     """
     where = resolve_home(home)
-    flags = {"swarm.peers": list(peers) or None}
+    known = load_settings(where.settings_path, {}).settings.swarm.peers
+    flags = {"swarm.peers": [*peers, *known]}
     request = Request(
         root=root,
         invite=invite,
@@ -157,11 +158,11 @@ def fetch(
         timeout_s=timeout,
         quiet=as_json,
     )
-    fetched = run_fetch(Chosen(run_name, home), where, request)
     here = Chosen(run_name, home)
-    entry = here.find(fetched.state_root)
+    fetched = run_fetch(here, where, request)
+    entry = fetched.entry
     body = here.facts(entry) | here.certificate_facts(entry) | facts_of_fetch(fetched)
-    here.print(body, fetch_text(entry, fetched), as_json=as_json)
+    here.print(body, fetch_text(fetched), as_json=as_json)
 
 
 @checkpoint.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peer.checkpoint.lineage import NEWEST, Entry
+from peer.checkpoint.lineage import NEWEST
 from peer.checkpoint.pick import GOOD, check_wish
 from peer.cli.chosen import Chosen
 from peer.cli.lineage import certificate_of
@@ -34,7 +34,7 @@ class Request:
         root: ROOT, if it is given.
         invite: An invite to the run, if one is given.
         settings: How peers are met.
-        timeout_s: How long nothing may come before it is given up.
+        timeout_s: How long a peer may give nothing before it is left.
         quiet: Whether to show nothing meanwhile.
     """
 
@@ -93,14 +93,15 @@ def facts_of_fetch(fetched: "Fetched") -> dict[str, Any]:
     }
 
 
-def fetch_text(entry: Entry, fetched: "Fetched") -> str:
+def fetch_text(fetched: "Fetched") -> str:
     """Return how a checkpoint came here, for a person."""
+    entry = fetched.entry
     name = f"{entry.state_root[:_SHORT]} of epoch {entry.epoch:,}"
     if not fetched.fresh:
         return f"{name} is here already, and good: {entry.name}"
     peers = f"{len(fetched.donors)} peer{'' if len(fetched.donors) == 1 else 's'}"
     size = f"{entry.size_bytes:,} bytes in {fetched.seconds:.1f} s"
-    lines = [f"fetched {name}: {size}, offered by {peers}"]
+    lines = [f"fetched {name}: {size}, from {peers} that were asked"]
     certificate = certificate_of(entry)
     if certificate is not None:
         group = certificate.vote.group

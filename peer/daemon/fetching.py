@@ -5,12 +5,13 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from peer import __version__
-from peer.checkpoint.fetch import fetched_snapshot
+from peer.checkpoint.fetch import Patience, fetched_snapshot
 from peer.checkpoint.format import Checkpoint, is_fetched, name_of, write_files
 from peer.checkpoint.initial import initial_root, initial_schema
 from peer.checkpoint.lineage import NEWEST, Entry, stored
@@ -36,7 +37,11 @@ _LOOK_S = 10.0
 _PAUSE_S = 1.0
 _TRIED = 8
 """So many of the newest states at most, where nobody gives those before."""
+_ROUNDS = 16
+"""So often it is begun anew where something came, and not all."""
 _SHORT = 12
+
+_Result = TypeVar("_Result")
 
 
 class Watcher(Protocol):
@@ -66,7 +71,7 @@ class Errand:
         shelf: Its checkpoints here.
         wish: A state root, the beginning of one, or the word `newest` or `good`.
         addresses: Of peers to begin with.
-        timeout_s: How long nothing may come before it is given up.
+        timeout_s: How long a peer may give nothing before it is left.
         watcher: Is told how it goes on.
     """
 
@@ -85,14 +90,14 @@ class Fetched:
     """What came of it.
 
     Attributes:
-        state_root: The state, which is here now.
+        entry: The state, which is here now.
         fresh: Whether it was not here before.
-        donors: Who offered it.
+        donors: Who was asked for it.
         refusals: Peers that gave nothing, or something wrong.
         seconds: How long it took.
     """
 
-    state_root: str
+    entry: Entry
     fresh: bool
     donors: tuple[str, ...]
     refusals: tuple[Refusal, ...]
@@ -109,8 +114,10 @@ async def fetch_checkpoint(errand: Errand) -> Fetched:
     """
     with errand.shelf.fetching() as folder:
         fetching = _Fetching(errand, folder)
-        if len(errand.wish) == ROOT_CHARS and await fetching.is_here(errand.wish):
-            return fetching.outcome(Pick(errand.wish, None, ()), fresh=False)
+        if len(errand.wish) == ROOT_CHARS:
+            wish = Pick(errand.wish, None, ())
+            if (entry := await fetching.here(wish)) is not None:
+                return fetching.outcome(entry, wish, fresh=False)
         errand.watcher.stage("starting a node")
         run_id = errand.run.run_id
         async with visiting(errand.home, errand.settings, run_id, errand.addresses) as visit:
@@ -126,18 +133,21 @@ class _Fetching:
         self._schema = initial_schema(errand.run)
         self._refusals: list[Refusal] = []
         self._began_s = time.monotonic()
+        self._begun: str | None = None
         self._came_bytes = 0
 
     async def run(self, visit: Visit) -> Fetched:
-        """Look for the state and fetch it, again as long as something came of it."""
-        while True:
-            picks = await self._find(visit)
-            problem = ""
+        """Look for the state and fetch it, a few times as long as something came of it."""
+        problem = ""
+        for _ in range(_ROUNDS):
+            picks, before = await self._find(visit), len(self._refusals)
             for each in picks[:_TRIED]:
-                if await self.is_here(each.state_root):
-                    return self.outcome(each, fresh=False)
+                if {*each.donors} <= self._silent(before):
+                    continue
+                if (entry := await self.here(each)) is not None:
+                    return self.outcome(entry, each, fresh=False)
                 try:
-                    return await self._take(visit, each)
+                    return self.outcome(await self._take(visit, each), each, fresh=True)
                 except MisbehavedError as error:
                     problem = str(error)
                     self._refusals += [Refusal.of(donor, error) for donor in each.donors]
@@ -146,41 +156,52 @@ class _Fetching:
                     if self._came_bytes:
                         break  # whoever has the rest may be there now
             else:
-                raise CtpeerError(f"{problem}; ask again later, or name more peers with --peers")
+                break
+        advice = "ask again later, or name more peers with --peers"
+        if self._begun is not None:
+            advice += (
+                f"; what is here stays, and `ctpeer checkpoint fetch {self._begun}` goes on from "
+                "there"
+            )
+        raise CtpeerError(f"{problem}; {advice}")
 
-    async def is_here(self, state_root: str) -> bool:
-        """Return whether the state lies here, all of it good.
+    async def here(self, picked: Pick) -> Entry | None:
+        """Return the state if it lies here, all of it good.
 
         Raises:
             ConfigurationError: Training here wrote it, and it is damaged.
         """
-        entry = self._entry(state_root)
-        if entry is None or entry.name is None:
-            return False
+        entry = self._entry(picked.state_root)
+        if entry is None or entry.name is None or picked.epoch not in (None, entry.epoch):
+            return None
         shelf, run = self._errand.shelf, self._errand.run
         self._errand.watcher.stage(f"verifying {entry.name}, which lies here")
         try:
             report = await asyncio.to_thread(verify_checkpoint, shelf, entry.name, run)
         except LookupError:
-            return False
+            return None
         if not report.good and not entry.fetched:
             raise ConfigurationError(
                 f"the checkpoint {shelf.path(entry.name)} lies here and is damaged: "
                 f"{report.problems[0]}; move it away, and fetch it anew"
             )
         if report.good:  # whatever a call that was interrupted while it wrote left of it
-            shutil.rmtree(self._folder / state_root, ignore_errors=True)
-        return report.good
+            shutil.rmtree(self._folder / picked.state_root, ignore_errors=True)
+        return entry if report.good else None
 
-    def outcome(self, picked: Pick, *, fresh: bool) -> Fetched:
+    def outcome(self, entry: Entry, picked: Pick, *, fresh: bool) -> Fetched:
         """Return what came of it."""
         return Fetched(
-            state_root=picked.state_root,
+            entry=entry,
             fresh=fresh,
             donors=picked.donors,
             refusals=tuple(dict.fromkeys(self._refusals)),
             seconds=time.monotonic() - self._began_s,
         )
+
+    def _silent(self, since: int) -> set[str]:
+        """Return who gave nothing, among those that refused from the refusal `since` on."""
+        return {each.donor for each in self._refusals[since:] if each.kind == "unreachable"}
 
     async def _find(self, visit: Visit) -> list[Pick]:
         """Return the states that are meant, once peers offer one."""
@@ -237,20 +258,19 @@ class _Fetching:
                 "network, or name another peer with --peers or --invite"
             )
         count = f"{len(offered)} peer{'' if len(offered) == 1 else 's'} of {run_id}"
-        match wish:
-            case "good":
-                return (
-                    f"{count} answered, and most of them do not agree on one good state; ask "
-                    f"again later, or fetch the {NEWEST} state"
-                )
-            case "newest":
-                return f"{count} answered, and none of them has a checkpoint yet; ask again later"
+        if wish == GOOD:
+            return (
+                f"{count} answered, and most of them do not agree on one good state; ask again "
+                f"later, or fetch the {NEWEST} state"
+            )
+        if wish == NEWEST:
+            return f"{count} answered, and none of them has a checkpoint yet; ask again later"
         return (
             f"{count} answered, and none offers a state {wish}; they name only their newest ones: "
             "give all 64 digits of an older one"
         )
 
-    async def _take(self, visit: Visit, picked: Pick) -> Fetched:
+    async def _take(self, visit: Visit, picked: Pick) -> Entry:
         errand = self._errand
         short = picked.state_root[:_SHORT]
         errand.watcher.picked(picked.state_root)
@@ -260,8 +280,7 @@ class _Fetching:
             manifest_hash=errand.run.manifest_hash,
             schema=self._schema,
             slots=initial_slots(errand.run.manifest.optimizer, self._schema.elements),
-            # Of a root that a person named it does not matter what anybody says.
-            epoch=picked.epoch if errand.wish == NEWEST else None,
+            epoch=picked.epoch,
         )
         async with self._fetched(visit, wanted, picked) as state:
             errand.watcher.stage(f"asking for the papers of {short}")
@@ -278,26 +297,25 @@ class _Fetching:
             )
             errand.watcher.stage(f"writing {short}")
             checkpoint = _checkpoint(state, picked.state_root, papers)
-            await asyncio.to_thread(self._write, checkpoint, papers)
-        return self.outcome(picked, fresh=True)
+            return await _to_the_end(asyncio.to_thread(self._write, checkpoint, papers))
 
-    @contextlib.asynccontextmanager
-    async def _fetched(
+    def _fetched(
         self, visit: Visit, wanted: Wanted, picked: Pick
-    ) -> AsyncIterator[GlobalState]:
-        """Give the state; it may take as long as something comes."""
-        timeout_s, loop = self._errand.timeout_s, asyncio.get_running_loop()
+    ) -> AbstractAsyncContextManager[GlobalState]:
+        """Return the state to come; it may take as long as something comes."""
+        timeout_s = self._errand.timeout_s
+        usual = Patience()
         before: int | None = None
         self._came_bytes = 0
 
         def note(done: int, total: int) -> None:
             nonlocal before
             before = done if before is None else before
+            self._begun = wanted.root
             self._came_bytes = done - before
-            limit.reschedule(loop.time() + timeout_s)
             self._errand.watcher.progress(done, total)
 
-        fetched = fetched_snapshot(
+        return fetched_snapshot(
             visit.transport,
             self._errand.run.run_id,
             wanted,
@@ -305,17 +323,12 @@ class _Fetching:
             self._folder,
             note,
             self._refusals.append,
+            Patience(
+                open_s=min(usual.open_s, timeout_s),
+                header_s=timeout_s,
+                frame_s=min(usual.frame_s, timeout_s),
+            ),
         )
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(timeout_s) as limit:
-                    state = await stack.enter_async_context(fetched)
-            except TimeoutError as error:
-                raise CtpeerError(
-                    f"nothing came of {wanted.root[:_SHORT]} for {timeout_s:.0f} s; what is here "
-                    f"stays, and `ctpeer checkpoint fetch {wanted.root}` goes on from there"
-                ) from error
-            yield state
 
     def _entry(self, state_root: str) -> Entry | None:
         """Return what lies here under the name of a state."""
@@ -323,7 +336,7 @@ class _Fetching:
         named = (each for each in entries if each.name == name_of(each.epoch, state_root))
         return next(named, None)
 
-    def _write(self, checkpoint: Checkpoint, papers: Papers) -> None:
+    def _write(self, checkpoint: Checkpoint, papers: Papers) -> Entry:
         shelf, manifest_hash = self._errand.shelf, self._errand.run.manifest_hash
         name = checkpoint.name
 
@@ -341,12 +354,26 @@ class _Fetching:
         except OSError as error:
             after = self._entry(checkpoint.state_root)
             if after is not None and after.head is not None and not after.fetched:
-                return  # the daemon came to the same state meanwhile
+                return after  # the daemon came to the same state meanwhile
             raise ConfigurationError(
                 f"the checkpoint cannot be written to {shelf.folder}: {error.strerror or error}; "
                 f"make room there: `ctpeer checkpoint fetch {checkpoint.state_root}` goes on "
                 "with what it has"
             ) from error
+        entry = self._entry(checkpoint.state_root)
+        if entry is None:
+            raise CtpeerError(f"the checkpoint {name} was dropped as soon as it was here")
+        return entry
+
+
+async def _to_the_end(work: Awaitable[_Result]) -> _Result:
+    """Await `work` in a thread, also when cancelled: nobody else may write there before it ends."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def _checkpoint(state: GlobalState, state_root: str, papers: Papers) -> Checkpoint:

@@ -44,7 +44,7 @@ def refused(town):
 
 
 def left_over(town):
-    return sorted(path.name for path in town.staging.iterdir())
+    return sorted(path.name for path in town.staging.glob("*"))
 
 
 def interrupt_after(chunks):

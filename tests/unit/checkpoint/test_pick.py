@@ -11,24 +11,25 @@ ONE, TWO, THREE = "a1" * 32, "a2" * 32, "b3" * 32
 OFFERED = {"x": {ONE: 1, TWO: 2}, "y": {TWO: 2, THREE: 3}, "z": {}}
 
 
-def test_the_newest_comes_first_and_the_others_after_it():
+def test_the_newest_that_several_offer_comes_first_and_the_others_after_it():
     assert pick("newest", OFFERED) == [
-        Pick(THREE, 3, ("y",)),
         Pick(TWO, 2, ("x", "y")),
+        Pick(THREE, 3, ("y",)),
         Pick(ONE, 1, ("x",)),
     ]
 
 
 def test_a_root_may_be_abbreviated_as_long_as_it_is_unique():
-    assert pick("b", OFFERED) == [Pick(THREE, 3, ("y",))]
-    assert pick("a2", OFFERED) == [Pick(TWO, 2, ("x", "y"))]
+    assert pick("b", OFFERED) == [Pick(THREE, None, ("y",))]
+    assert pick("a2", OFFERED) == [Pick(TWO, None, ("x", "y"))]
     assert pick("c", OFFERED) == []
     with pytest.raises(UsageError, match="a is the beginning of 2 roots that peers offer"):
         pick("a", OFFERED)
 
 
-def test_a_whole_root_is_asked_of_everybody_where_nobody_names_it():
-    assert pick(ONE, OFFERED) == [Pick(ONE, 1, ("x",))]
+def test_a_whole_root_is_asked_of_everybody_those_that_name_it_first():
+    assert pick(ONE, OFFERED) == [Pick(ONE, None, ("x", "y", "z"))]
+    assert pick(THREE, OFFERED) == [Pick(THREE, None, ("y", "x", "z"))]
     assert pick("cd" * 32, OFFERED) == [Pick("cd" * 32, None, ("x", "y", "z"))]
 
 
@@ -39,16 +40,28 @@ def test_where_nobody_answers_there_is_nothing_to_pick(wish):
 
 def test_a_liar_alone_does_not_settle_the_epoch_of_a_state():
     offered = {"liar": {ONE: 10**9}, "x": {ONE: 1}, "y": {ONE: 1, TWO: 2}}
-    assert [one.state_root for one in pick("newest", offered)] == [TWO, ONE]
-    assert pick("newest", offered)[1] == Pick(ONE, 1, ("liar", "x", "y"))
+    assert pick("newest", offered) == [
+        Pick(ONE, 1, ("x", "y")),
+        Pick(ONE, 10**9, ("liar",)),
+        Pick(TWO, 2, ("y",)),
+    ]
+
+
+def test_a_peer_that_offers_many_states_does_not_fill_the_list_alone():
+    offered = {"liar": {f"{n:064x}": 10**9 + n for n in range(64)}, "x": {ONE: 1}}
+    picks = pick("newest", offered)
+    assert [one.donors for one in picks] == [("liar",)] * 3 + [("x",)]
 
 
 @given(st.dictionaries(st.text(), st.dictionaries(st.text("ab", min_size=1), st.integers(0, 9))))
-def test_every_state_that_is_offered_is_among_the_newest_once(offered):
+def test_whoever_offers_a_state_is_asked_for_one_of_the_newest(offered):
     picks = pick("newest", offered)
-    assert sorted(p.state_root for p in picks) == sorted({r for s in offered.values() for r in s})
-    assert [p.epoch for p in picks] == sorted((p.epoch for p in picks), reverse=True)
-    assert all(set(p.donors) == {d for d, s in offered.items() if p.state_root in s} for p in picks)
+    said = {(root, epoch) for states in offered.values() for root, epoch in states.items()}
+    assert len({(p.state_root, p.epoch) for p in picks}) == len(picks)
+    assert {(p.state_root, p.epoch) for p in picks} <= said
+    assert {donor for p in picks for donor in p.donors} == {d for d, s in offered.items() if s}
+    for p in picks:
+        assert set(p.donors) == {d for d, s in offered.items() if s.get(p.state_root) == p.epoch}
 
 
 @pytest.mark.parametrize("wish", ["", "newer", "AB", "xyz", "a" * 65, "../..", "NEWEST"])

@@ -5,6 +5,8 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
+import time
 
 import pytest
 
@@ -14,6 +16,7 @@ from peer.checkpoint.offers import offered_by
 from peer.checkpoint.papers import PAPERS
 from peer.checkpoint.shelf import Shelf
 from peer.checkpoint.snapshot import CHUNK, HEADER, SNAPSHOTS, SnapshotServer
+from peer.checkpoint.staging import Staging
 from peer.checkpoint.store import CheckpointStore
 from peer.checkpoint.verify import verify_checkpoint
 from peer.config.home import Home
@@ -149,7 +152,7 @@ def test_the_newest_comes_whole_with_its_papers_and_verifies(town):
     fetched = asyncio.run(scenario())
     assert (fetched.fresh, fetched.donors, fetched.refusals) == (True, ("a", "b"), ())
     entry = town.only()
-    assert entry.state_root == fetched.state_root == town.root(7)
+    assert entry.state_root == fetched.entry.state_root == town.root(7)
     assert entry.fetched
     theirs = stored(town.theirs, town.run.manifest_hash)[0]
     assert entry.annotation == theirs.annotation
@@ -171,8 +174,8 @@ def test_a_beginning_of_a_root_is_enough_and_what_is_here_is_not_fetched_again(t
         return first, again
 
     first, again = asyncio.run(scenario())
-    assert (first.fresh, first.state_root) == (True, town.root(4))
-    assert [(one.fresh, one.state_root) for one in again] == [(False, town.root(4))] * 2
+    assert (first.fresh, first.entry.state_root) == (True, town.root(4))
+    assert [(one.fresh, one.entry.state_root) for one in again] == [(False, town.root(4))] * 2
     assert town.only().epoch == 4
 
 
@@ -228,7 +231,7 @@ def test_whoever_claims_a_later_epoch_for_a_state_is_refused_and_the_next_one_fe
     shutil.rmtree(folder / town.theirs.names()[1])
     without_five = CheckpointStore(folder, town.run.manifest_hash, keep=9)
     fetched = asyncio.run(scenario())
-    assert fetched.state_root == town.root(7)
+    assert fetched.entry.state_root == town.root(7)
     assert [(one.donor, one.kind) for one in fetched.refusals] == [
         ("liar", "declined"),
         ("liar", "misbehaved"),
@@ -260,7 +263,7 @@ def test_good_is_what_most_of_the_peers_say(town):
         town.visit.said |= {f"key{number}": other for number in range(50)}  # nobody there
         return await town.fetch("good")
 
-    assert asyncio.run(scenario()).state_root == town.root(4)
+    assert asyncio.run(scenario()).entry.state_root == town.root(4)
 
 
 def test_who_may_judge_by_what_is_here_is_asked_and_nobody_else(town, monkeypatch):
@@ -275,7 +278,7 @@ def test_who_may_judge_by_what_is_here_is_asked_and_nobody_else(town, monkeypatc
 
     good, other = town.good(town.root(4)), town.good(town.root(7), verdict="b")
     said = {"a": good, "b": other, "c": other}
-    assert asyncio.run(scenario(said)).state_root == town.root(4)
+    assert asyncio.run(scenario(said)).entry.state_root == town.root(4)
     with pytest.raises(CtpeerError, match="do not agree on one good state"):
         asyncio.run(scenario({"b": other, "c": other}))
 
@@ -413,10 +416,134 @@ def test_a_donor_that_gives_nothing_is_given_up_and_what_came_stays(town):
         await donor.serve(scoped(town.run_id, CHUNK), give)
         await town.fetch(timeout_s=0.5)
 
-    root = town.root(7)
-    with pytest.raises(CtpeerError, match=f"nothing came .* fetch {root}` goes on from there"):
+    root = town.root(7)  # the others of that donor are not tried
+    with pytest.raises(CtpeerError, match=f"nothing moved for .* fetch {root}` goes on from there"):
         asyncio.run(scenario())
     assert town.staged() == [root]
+
+
+def test_what_is_done_here_may_take_longer_than_a_peer_may(town, monkeypatch):
+    def slowly(method):
+        def call(*arguments):
+            time.sleep(1.0)
+            return method(*arguments)
+
+        return call
+
+    for name in ("begin", "missing", "load"):
+        monkeypatch.setattr(Staging, name, slowly(getattr(Staging, name)))
+
+    async def scenario():
+        await town.donor("a")
+        return await town.fetch(timeout_s=0.8)
+
+    assert asyncio.run(scenario()).fresh
+
+
+def test_a_liar_that_names_a_later_state_and_gives_nothing_is_left_for_the_next_one(town):
+    async def scenario():
+        liar = await town.donor("liar")
+        await town.donor("honest")
+
+        async def offer(channel):
+            await channel.receive()
+            await channel.send({"roots": {f"{n:064x}": 10**9 + n for n in range(60)}})
+
+        async def give(channel):
+            await asyncio.sleep(100)
+
+        await liar.serve(scoped(town.run_id, SNAPSHOTS), offer)
+        await liar.serve(scoped(town.run_id, HEADER), give)
+        return await town.fetch(timeout_s=0.5)
+
+    half = town.shelf.folder / ".fetching" / town.root(5) / "0"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    fetched = asyncio.run(scenario())
+    assert fetched.entry.state_root == town.root(7)
+    assert {(one.donor, one.kind) for one in fetched.refusals} == {("liar", "unreachable")}
+
+
+def test_a_later_state_that_nobody_gives_takes_nothing_away_that_came_before(town):
+    async def scenario():
+        liar = await town.donor("liar")
+
+        async def offer(channel):
+            await channel.receive()
+            await channel.send({"roots": {"ab" * 32: 10**9, town.root(5): 10**9}})
+
+        await liar.serve(scoped(town.run_id, SNAPSHOTS), offer)
+        with pytest.raises(CtpeerError, match="is of epoch 5, not of 1000000000"):
+            await town.fetch()
+
+    half = town.shelf.folder / ".fetching" / town.root(4) / "0"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    asyncio.run(scenario())
+    assert half.exists()
+
+
+def test_a_state_that_lies_here_is_not_taken_for_the_newest_by_a_liars_word(town):
+    async def scenario():
+        liar = await town.donor("liar")
+        await town.donor("honest")
+        await town.fetch(town.root(5))
+
+        async def offer(channel):
+            await channel.receive()
+            await channel.send({"roots": {town.root(5): 10**9}})
+
+        await liar.serve(scoped(town.run_id, SNAPSHOTS), offer)
+        return await town.fetch()
+
+    assert asyncio.run(scenario()).entry.epoch == 7
+
+
+def test_a_root_that_one_peer_names_is_asked_of_all_the_others_too(town):
+    async def scenario():
+        liar = await town.donor("liar")
+        honest = await town.donor("honest")
+
+        async def offer(channel):
+            await channel.receive()
+            await channel.send({"roots": {town.root(4): 4}})
+
+        async def offer_nothing(channel):
+            await channel.receive()
+            await channel.send({"roots": {}})
+
+        await liar.serve(scoped(town.run_id, SNAPSHOTS), offer)
+        del liar.handlers[scoped(town.run_id, CHUNK)]
+        await honest.serve(scoped(town.run_id, SNAPSHOTS), offer_nothing)
+        return await town.fetch(town.root(4))
+
+    fetched = asyncio.run(scenario())
+    assert (fetched.fresh, fetched.donors) == (True, ("liar", "honest"))
+
+
+def test_an_interruption_while_it_is_written_waits_until_that_is_done(town, monkeypatch):
+    real, begun, go_on = fetching.write_files, threading.Event(), threading.Event()
+
+    def write_files(*arguments):
+        begun.set()
+        assert go_on.wait(60)
+        real(*arguments)
+
+    async def scenario():
+        await town.donor("a")
+        fetch = asyncio.create_task(town.fetch())
+        await asyncio.to_thread(begun.wait, 60)
+        fetch.cancel()
+        await asyncio.wait([fetch], timeout=0.2)
+        with pytest.raises(ConfigurationError, match="another `ctpeer checkpoint fetch`"):
+            await town.fetch()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await fetch
+
+    monkeypatch.setattr(fetching, "write_files", write_files)
+    asyncio.run(scenario())
+    assert town.only().state_root == town.root(7)
 
 
 def test_what_is_interrupted_goes_on_from_there(town):
@@ -464,7 +591,7 @@ def test_two_at_once_do_not_collide(town):
             await town.fetch(town.root(4))
         return await first
 
-    assert asyncio.run(scenario()).state_root == town.root(7)
+    assert asyncio.run(scenario()).entry.state_root == town.root(7)
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "checkpoint.json"])
@@ -532,7 +659,7 @@ def test_a_daemon_that_comes_to_the_same_state_meanwhile_keeps_its_own(town, mon
         await town.donor("a")
         return await town.fetch()
 
-    assert asyncio.run(scenario()).state_root == town.root(7)
+    assert asyncio.run(scenario()).entry.state_root == town.root(7)
     assert not town.only().fetched
     assert town.staged() == []
 
