@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from peer.checkpoint.shelf import Shelf
 from peer.cli.main import main
+from peer.errors import CtpeerError
 from peer.run.canonical import canonical
 from peer.run.canonical import run_id as run_id_of
 from peer.run.directory import RunDirectory
@@ -340,6 +341,20 @@ def test_a_peer_that_cannot_be_reached_is_named(ctpeer):
     assert result.exit_code == 1
     assert f"could be reached ({NOBODY}" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_peer_that_is_given_is_asked_beside_those_of_the_settings(ctpeer, home, monkeypatch):
+    other, requests = NOBODY.replace("/9/", "/10/"), []
+
+    def run_fetch(_here, _home, request):
+        requests.append(request)
+        raise CtpeerError("enough")
+
+    monkeypatch.setattr("peer.cli.checkpoint.run_fetch", run_fetch)
+    home.settings_path.write_text(f'[swarm]\npeers = ["{NOBODY}"]\n')
+    ctpeer("fetch", "newest", "--peers", other)
+    ctpeer("fetch", "newest")
+    assert [one.settings.peers for one in requests] == [(other, NOBODY), (NOBODY,)]
 
 
 def test_a_run_that_is_not_in_the_home_is_named(ctpeer, home, tmp_path):
