@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from peer.checkpoint.snapshot import CHUNK, FRAME_BYTES, HEADER
+from peer.checkpoint.snapshot import CHUNK, FRAME_BYTES, HEADER, SNAPSHOTS
 from peer.errors import DeclinedError, MisbehavedError, UnreachableError
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import call, scoped
@@ -252,6 +252,21 @@ def test_a_state_that_is_dropped_while_it_is_sent_is_declined_and_fetched_elsewh
         assert {(r.donor, r.kind) for r in town.refusals} <= {("a", "declined")}
         assert town.swarm._peers["a"].failures == []
         servers[1].close()
+
+    run(scenario())
+
+
+def test_whoever_asks_for_offers_again_and_again_is_declined(make_town, run, make_large, run_id):
+    async def scenario():
+        town = make_town()
+        server = await town.donor("a", make_large(1))
+        joiner = town.swarm.transport("joiner")
+        held = [await joiner.open("a", scoped(run_id, SNAPSHOTS)) for _ in range(5)]
+        with pytest.raises(DeclinedError, match="ask again later"):
+            await held[4].receive()
+        assert server.refused == {"busy": 1}
+        await held[0].send({})
+        assert (await held[0].receive()).header["roots"] == {make_large(1).state_root: 1}
 
     run(scenario())
 
