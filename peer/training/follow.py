@@ -147,9 +147,16 @@ class Follow:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-        # Where a partition made two of them, everybody who sees both takes the same one.
-        found.sort(key=lambda o: (-len(o[0].signers), -o[0].vote.weight, o[0].vote.vote_id))
-        return found
+        return sorted(found, key=lambda offer: self._rank(offer[0]))
+
+    def _rank(self, certificate: Certificate) -> tuple[int, int, int, str]:
+        """Return the place among several: whoever sees two, after a partition, takes the same one.
+
+        Keys cost nothing: those that worked before count before any number of others.
+        """
+        vote = certificate.vote
+        signers = certificate.signers & set(vote.group)
+        return -len(signers & self._muster.tenured), -len(signers), -vote.weight, vote.vote_id
 
     def _patience_s(self, late: set[str]) -> float:
         """Return how long those who are late are still waited for, where most have answered."""
@@ -185,7 +192,8 @@ class Follow:
             muster.misbehaved(peer, "a certificate that makes no sense")
             return None
         me = muster.identity.peer_id
-        wrong = objection(certificate, base, me, muster.beside(), muster.tenured)
+        beside = muster.beside(certificate.signers & set(certificate.vote.group))
+        wrong = objection(certificate, base, me, beside, muster.tenured)
         if wrong is not None:
             log.info("the certificate of %s is not for us: %s", peer, wrong)
             return None

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 from peer.clock import Clock
@@ -283,17 +283,38 @@ class Muster:
         """
         return self.heeded(self._there(base)) - self.outcasts(base)
 
-    def beside(self) -> set[str]:
+    def beside(self, signers: Collection[str]) -> set[str]:
         """Return the peers that work where we stand, or will in a moment; we may be among them.
 
         Whoever just came back is not: it may have missed all that happened since.
+
+        Args:
+            signers: Who went on from here. Where we only follow, and nobody of them is tenured, the
+                tenured that work beyond us did not leave it to them, and count, too.
         """
         mine = self._standing
         base = Base(self.run_id, mine.generation, mine.epoch, mine.root or "")
         reports = ((peer, self.roster.report(peer)) for peer in self._there(base))
         abreast = {peer for peer, report in reports if report and report.abreast}
         works = self.abreast and not self.resting
-        return abreast | ({self.identity.peer_id} if works else set())
+        alien = self.resting and not self.tenured.intersection(signers)
+        return (
+            abreast
+            | ({self.identity.peer_id} if works else set())
+            | (self._tenured_beyond() if alien else set())
+        )
+
+    def _tenured_beyond(self) -> set[str]:
+        mine = self._standing
+        reports = ((peer, self.roster.report(peer)) for peer in self.live() & self.tenured)
+        return {
+            peer
+            for peer, report in reports
+            if report
+            and not report.resting
+            and report.generation == mine.generation
+            and report.epoch >= mine.epoch
+        }
 
     def unreachable(self) -> set[str]:
         """Return the peers that we know of and cannot reach."""

@@ -152,7 +152,7 @@ class Repair:
         if not tenured:
             young = common == 0 and len(ours) <= TENURE_EPOCHS
             tenured, founders = self._electorate(row, young=young)
-        standing = frozenset(self._muster.beside())
+        standing = frozenset(self._muster.beside(Row.of(row).last_signed))
         return Branch(peer, tuple(row), tuple(before), tuple(since), tenured, standing, founders)
 
     def _electorate(

@@ -14,7 +14,14 @@ from peer.errors import DeclinedError
 from peer.swarm.membership import Report
 from peer.swarm.wire import call, scoped
 from peer.training import codec
-from peer.training.certificate import Certificate, sign_part
+from peer.training.certificate import (
+    Certificate,
+    Entry,
+    Vote,
+    group_id,
+    sign_part,
+    sign_vote,
+)
 from peer.training.group import parse_ready
 from peer.training.reducer import square_sum
 from peer.training.round import average_alone
@@ -435,3 +442,12 @@ def forged_row(identity, base, roots, contribution):
         row.append(Certificate(committed.certificate.vote, committed.certificate.signatures))
         average = committed.parts[0]
     return row, average
+
+
+def forged_group(identities, base, values):
+    """Return a certificate on `base` by a group of keys that nobody knows, and its average."""
+    entries = tuple(Entry(i.peer_id, f"forged-{n}", 64, 0) for n, i in enumerate(identities))
+    data = codec.encode(values, "none")
+    part = sign_part(identities[0], group_id(base, entries), data, len(values), square_sum(values))
+    vote = Vote(base, entries, (part,))
+    return Certificate(vote, tuple(sign_vote(each, vote) for each in identities)), bytes(data)

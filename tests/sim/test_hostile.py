@@ -332,6 +332,37 @@ def test_a_poisoned_row_on_top_of_ours_moves_nobody(sim, make_house, make_strang
     sim.run(scene())
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["with the others", "alone"])
+def test_five_fresh_keys_lead_no_peer_astray_that_only_follows(
+    sim, make_house, make_stranger, identities, sim_identities, alone
+):
+    async def scene():
+        house = make_house(3)
+        await house.open(3, speed=SPEED)
+        await house.reach(6)
+        *others, follower = house.peers.values()
+        trainers = [peer.peer_id for peer in others]
+        follower.muster.resting = True
+        for task in follower.tasks[:-1]:  # it looks for nothing by itself
+            task.cancel()
+        await house.until(lambda: min(p.epoch for p in others) > follower.epoch, 30.0)
+        await follower.muster.poll(trainers)
+        stranger, keys = make_stranger(house), [*identities, sim_identities[5]]
+        values = np.full(sim.peers.ELEMENTS, 1e6, np.float32)
+        certificate, average = sim.hostile.forged_group(keys, follower.base, values)
+        row = [*follower.history.row(), certificate]
+        await stranger.show(row, average)
+        stranger.report = Report(epoch=follower.epoch + 1, root="f" * 64, abreast=True)
+        await stranger.introduce([follower.peer_id])
+        if alone:  # the others say where they are, and not yet how they came there
+            for peer in others:
+                peer.averages.certificate = lambda root: None
+        step = await follower.catchup.step(follower.base)
+        assert set(trainers) <= step.certificate.signers
+
+    sim.run(scene())
+
+
 def forged_signature(row):
     *before, last = row
     signatures = tuple(dataclasses.replace(s, signature="AAAA") for s in last.signatures)
