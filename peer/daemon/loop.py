@@ -146,10 +146,10 @@ class TrainingLoop:
         """
         self._position.save_now()
         self._examiner.evaluate_if_due(orders)
-        self._rest(resting=True)
         while orders.leave_now is None and not orders.leave_after_epoch:
+            # Whoever is back first must see that we come, too: it would go on alone.
+            self._rest(resting=not self._is_called_back())
             if self._heed_verdicts(orders):
-                self._rest(resting=False)
                 return False
             if self._parts.rounds.behind:  # a fork in the last epoch
                 self._catch_up(orders)
@@ -157,6 +157,10 @@ class TrainingLoop:
             self._parts.rounds.gather(0, 0.0)
             orders.wait(HEARTBEAT_S)
         return True
+
+    def _is_called_back(self) -> bool:
+        """Return whether a verdict says to train on from another state."""
+        return self._parts.validation.restart is not None and self._duty()[0] is Duty.TRAIN
 
     def _interrupted(self, orders: Orders) -> bool:
         """Note how far this peer is, and return whether to stop between two micro-batches."""

@@ -223,9 +223,11 @@ class Averager:
             return
         muster = self._muster
         until_s = muster.now_s + muster.limits.frame_timeout_s
+        # Who rested at the run's end was just called back, as we were.
+        await muster.poll(muster.live(), hurried=True)
         while muster.left_behind(generation) and muster.now_s < until_s:
-            await muster.poll(muster.live(), hurried=True)
             await muster.moved(LOOK_S)
+            await muster.poll(muster.live(), hurried=True)
 
     def _enter(self, stage: RoundFailure, phase: str) -> None:
         self._stage = stage

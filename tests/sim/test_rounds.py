@@ -197,3 +197,30 @@ def test_a_resting_peer_goes_along_with_whoever_takes_the_place_of_those_that_le
         house.check()
 
     sim.run(scene())
+
+
+def test_the_first_one_back_in_a_new_generation_waits_for_whoever_rested_and_comes_too(
+    sim, make_house
+):
+    async def scene():
+        house = make_house(2)
+        await house.open(2)
+        await house.reach(6)
+        first, second = (house.peers[number].muster for number in (0, 1))
+        second.resting = True
+        await first.poll([second.identity.peer_id])
+        for peer in house.peers.values():
+            for task in peer.tasks:
+                task.cancel()
+        generation, _ = first.place
+        await house.peers[0].averager._gather_again(generation)
+        first.stand(generation + 1, 5, "ab" * 32)
+        assert first.left_behind(generation + 1) == set()
+        second.resting = False
+        loop = asyncio.get_running_loop()
+        loop.call_later(1.0, second.stand, generation + 1, 5, "ab" * 32)
+        began_s = loop.time()
+        await house.peers[0].averager._gather_again(generation + 1)
+        assert 1.0 <= loop.time() - began_s < 3.0
+
+    sim.run(scene())

@@ -746,6 +746,27 @@ def test_a_peer_that_holds_trains_again_when_what_it_holds_is_rejected(make_benc
     assert [e.generation for e in of(RoundCommitted, bench.events)] == [0, 0, 1, 1]
 
 
+def test_a_peer_that_holds_says_that_it_comes_before_it_goes_back(make_bench, make_trainer):
+    fresh, orders, at_work = make_trainer(), Orders(), []
+
+    def find(where, abandon):
+        at_work.append(bench.rounds.calls("rest")[-1])
+        return fresh.state if len(at_work) == 2 else None
+
+    def reject(event):
+        if isinstance(event, PhaseChanged) and event.phase is Phase.HOLDING:
+            if bench.validation.gone:
+                orders.take(Finish())
+            else:
+                bench.validation.restart = restart_at(0, 1)
+
+    bench = make_bench(on_event=reject)
+    bench.validation.find = find
+    bench.loop.run(orders, 2, hold=True)
+    assert at_work == [(False,), (False,)]
+    assert bench.rounds.calls("rest") == [(True,), (False,), (True,)]
+
+
 def test_what_validators_accept_is_said_beside_the_checkpoint(make_bench):
     bench = make_bench()
     bench.validation.verdicts = {"cd" * 32: "ef" * 32}
