@@ -1,9 +1,10 @@
 """The chain of verdicts that this peer holds to, and going over to the one that most hold to."""
 
+import itertools
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from peer.daemon.verdicts import Verdicts
+from peer.daemon.verdicts import VERDICT_ELEMENTS, Verdicts
 from peer.errors import MisbehavedError
 from peer.swarm.testimony import Good
 from peer.training.chain import Fork
@@ -16,9 +17,6 @@ from peer.validation.rules import Rules
 from peer.validation.verdict import Judgement, Tip, Verdict
 
 log = logging.getLogger(__name__)
-
-_VERDICT_ELEMENTS = 1 << 15
-"""Checking a verdict takes about as long as passing over so many numbers."""
 
 
 class Docket:
@@ -38,7 +36,7 @@ class Docket:
         self._rules = rules
         self._genesis = genesis
         self._on_new = on_new
-        self._chain = archive.chain(LOOKBACK)
+        self._chain = _signed(archive.chain(LOOKBACK))
         try:
             self.tip = resume(rules, genesis, self._chain)
         except MisbehavedError as error:
@@ -81,7 +79,7 @@ class Docket:
             return False
         try:
             found = await offload(
-                _VERDICT_ELEMENTS * len(row),
+                VERDICT_ELEMENTS * len(row),
                 lambda: continued(self._rules, chain, self._genesis, row, joins=joins),
             )
         except MisbehavedError as error:
@@ -138,3 +136,12 @@ class Docket:
             except OSError as error:
                 log.warning("a verdict cannot be written: %s", error)
             self._on_new(verdict)
+
+
+def _signed(chain: Sequence[Verdict]) -> list[Verdict]:
+    """Return the newest verdicts in a row of which none lost signatures on the disk."""
+    row: list[Verdict] = []
+    for is_signed, verdicts in itertools.groupby(chain, key=Verdict.is_signed):
+        if is_signed:
+            row = list(verdicts)
+    return row

@@ -116,6 +116,10 @@ class Verdict(RecordBody):
         """Return the called peers whose signature is good."""
         return signers_of(self.judgement, self.assents, verify)
 
+    def is_signed(self, verify: Verify = identity.verify) -> bool:
+        """Return whether a quorum signed: the judgement's hash does not hold the signatures."""
+        return len(self.signers(verify)) >= self.judgement.committee.size.quorum
+
     def to_bytes(self) -> bytes:
         """Return the verdict as it travels and lies on the disk."""
         return canonical(self.model_dump(mode="json"))

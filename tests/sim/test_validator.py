@@ -509,6 +509,66 @@ def test_one_that_strips_signatures_is_left_for_the_next(sim, make_court):
     sim.run(scene())
 
 
+def test_a_donor_that_says_nothing_keeps_no_joiner_waiting(sim, make_court):
+    async def scene():
+        court = make_court()
+        tip = await away(court)
+        joiner = await court.joiner()
+        await court.peers[0].muster.serve("verdict", lambda _: asyncio.sleep(3600.0))
+        began_s = asyncio.get_running_loop().time()
+        await joiner.validator.settle()
+        assert joiner.validator.tip == tip
+        assert asyncio.get_running_loop().time() - began_s < 30.0
+
+    sim.run(scene())
+
+
+def test_what_was_fetched_of_a_row_is_not_asked_for_again(sim, make_court):
+    async def scene():
+        court = make_court()
+        tip = await away(court)
+        joiner, archive, asked = await court.joiner(), Archive(court.folder / "2"), []
+
+        async def give(channel):
+            asked.append((await channel.receive()).header["hash"])
+            if len(asked) == 3:
+                await asyncio.sleep(3600.0)
+            await channel.send({}, archive.get(asked[-1]).to_bytes())
+
+        donor = court.peers[2]
+        await donor.muster.serve("verdict", give)
+        for _ in range(2):
+            row = await joiner.validator.verdicts.walk(
+                tip.hash, [donor.peer_id], [court.genesis.hash]
+            )
+        assert [verdict.judgement.round for verdict in row] == [1, 2, 3, 4]
+        assert len(asked) == 5
+        assert asked[2] == asked[3]
+
+    sim.run(scene())
+
+
+@pytest.mark.parametrize("damaged", [0, 2, 3])
+def test_a_verdict_that_lost_its_signatures_on_the_disk_is_learned_again(sim, make_court, damaged):
+    async def scene():
+        court = make_court()
+        await court.open(0, 1, 2, 3)
+        for epoch in (5, 10, 15, 20):
+            await court.judge(epoch)
+        await asyncio.sleep(1.0)
+        tip = court.peers[3].validator.tip
+        court.kill(3)
+        path = sorted((court.folder / "3").glob("0*.json"))[damaged]
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"assents": []}))
+        back = court.peers[3] = SimValidator(court, 3, court.folder)
+        assert back.validator.tip.ledger.round == (3 if damaged == 3 else 4)
+        await back.start()
+        await asyncio.sleep(60.0)
+        assert back.validator.tip == tip
+
+    sim.run(scene())
+
+
 def test_keys_that_worked_once_move_no_veteran(sim, make_court):
     async def scene():
         court = make_court()
