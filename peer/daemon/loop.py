@@ -199,11 +199,17 @@ class TrainingLoop:
     ) -> None:
         """Take in what others committed without us, up to `max_epochs`."""
         rounds, trainer = self._parts.rounds, self._trainer
-        while rounds.behind and not self._distracted(orders):
+
+        def distracted() -> bool:
+            # Whoever only follows has no epoch to complete first.
+            leaves = phase is Phase.FOLLOWING and orders.leave_after_epoch
+            return leaves or self._distracted(orders)
+
+        while rounds.behind and not distracted():
             if max_epochs is not None and trainer.state.epoch >= max_epochs:
                 return
             self._enter(phase, f"others are beyond epoch {trainer.state.epoch}")
-            match rounds.catch_up(self._position.base(), lambda: self._distracted(orders)):
+            match rounds.catch_up(self._position.base(), distracted):
                 case Committed() as committed:
                     self._commit(committed)
                     self._position.save_if_due()

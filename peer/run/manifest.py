@@ -30,6 +30,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 """A plain name: it comes from strangers and may become a path."""
 
 _POOL_ROWS, _POOL_FACTOR = 4096, 4
+"""Of so many held-out rows a committee draws. All must draw of the same ones: whoever changes them
+must raise `peer.swarm.testimony.PROTOCOL`."""
 
 
 class TaskSection(Section):

@@ -26,7 +26,7 @@ MAX_POINTS = 1_000_000
 """A loss of a hundred nats; anything beyond, and what is not finite, is written as this.
 
 A model that knows nothing has about ten. Beyond some hundred, two honest scores may be further
-apart than scores that agree.
+apart than scores that agree. Whoever changes it changes what is decided, and must raise `PROTOCOL`.
 """
 
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{0,1024}={0,2}$")]

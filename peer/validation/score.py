@@ -38,7 +38,7 @@ class Reason(StrEnum):
     BEYOND = "its loss is beyond all bounds"
     BETWEEN = "worse than the baseline, but by less than is certain"
     TOO_FEW = "too few validators agree on its loss"
-    BAD_BASELINE = "the baseline's loss is beyond all bounds"
+    BAD_BASELINE = "its loss and the baseline's are beyond all bounds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,9 +248,13 @@ def find(
 def _decide(
     cluster: Sequence[Losses], total: int, differences: Sequence[int], margin_points: int
 ) -> tuple[Decision, Reason]:
+    beyond = any(MAX_POINTS in losses.candidate for losses in cluster)
     if any(MAX_POINTS in losses.baseline for losses in cluster):
-        return Decision.INCONCLUSIVE, Reason.BAD_BASELINE
-    if any(MAX_POINTS in losses.candidate for losses in cluster):
+        # A run may begin there: whatever came down from it is better.
+        if beyond:
+            return Decision.INCONCLUSIVE, Reason.BAD_BASELINE
+        return Decision.ACCEPT, Reason.NOT_WORSE
+    if beyond:
         return Decision.REJECT, Reason.BEYOND
     count = len(differences)
     if 2 * total <= margin_points * count:

@@ -846,6 +846,20 @@ def test_a_follower_takes_in_what_others_make_and_trains_nothing(make_follower):
     assert len(bench.rounds.calls("gather")) >= 5
 
 
+def test_a_follower_that_is_to_finish_leaves_at_once_however_far_it_is_behind(make_bench, others):
+    bench, orders = make_bench(interval_s=1000.0), Orders()
+    bench.validation.duties = lambda epoch, worked: FOLLOWS
+
+    def one(base):
+        orders.take(Finish())
+        return others(base, small(bench.trainer))
+
+    bench.rounds.others = [one] * 5
+    finished = bench.loop.run(orders, None)
+    assert finished.epoch == 1
+    assert len(bench.rounds.others) == 4
+
+
 def test_a_followers_candidates_are_written_and_named(make_follower):
     bench, orders = make_follower(lambda epoch, worked: FOLLOWS, 5)
     bench.loop.run(orders, None)

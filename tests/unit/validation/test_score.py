@@ -185,10 +185,19 @@ def test_a_loss_that_is_not_finite_is_rejected():
     assert (found.decision, found.reason) == (Decision.REJECT, Reason.BEYOND)
 
 
-def test_a_baseline_that_is_not_finite_decides_nothing():
-    odd = Losses((30_000, 30_000), (30_000, MAX_POINTS))
+@pytest.mark.parametrize(
+    ("candidate", "decision", "reason"),
+    [
+        ((30_000, 30_000), Decision.ACCEPT, Reason.NOT_WORSE),
+        ((MAX_POINTS - 1, MAX_POINTS - 1), Decision.ACCEPT, Reason.NOT_WORSE),
+        ((MAX_POINTS, 30_000), Decision.INCONCLUSIVE, Reason.BAD_BASELINE),
+    ],
+    ids=["candidate far below", "candidate just below", "candidate beyond, too"],
+)
+def test_of_a_baseline_beyond_all_bounds_only_what_is_not_is_accepted(candidate, decision, reason):
+    odd = Losses(candidate, (30_000, MAX_POINTS))
     found = find(dict.fromkeys("abcde", odd), 5, MARGIN, TOLERANCE)
-    assert (found.decision, found.reason) == (Decision.INCONCLUSIVE, Reason.BAD_BASELINE)
+    assert (found.decision, found.reason) == (decision, reason)
 
 
 def test_too_few_that_agree_decide_nothing_and_strike_nobody():
