@@ -194,7 +194,7 @@ def check_that_training_goes_on(result):
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_hostile_peer_is_refused_and_counted_and_the_others_go_on(scene, name):
-    result = scene.suffer(getattr(attacks, name))
+    result = scene.suffer(getattr(attacks, name), LONG_WINDOW_S)
     check_that_training_goes_on(result)
     if COUNTED[name] is not None:
         assert result["counted"][COUNTED[name]] > 0, result
