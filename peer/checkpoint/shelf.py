@@ -13,9 +13,11 @@ what may go, and making a `Shelf` changes nothing.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from peer.errors import ConfigurationError
 STAGING, DAMAGED = ".staging-", "damaged-"
 _FETCHING = ".fetching"
 _LINEAGE = "lineage"
+_RENAMING_TIMEOUT_S, _RENAMING_PAUSE_S = 20.0, 0.02
 _KEPT_ANNOTATIONS = 8192
 """About 30 MB on the disk; at a checkpoint every 30 seconds the last three days."""
 
@@ -146,7 +149,7 @@ class Shelf:
         self.path(name).rename(target)
 
     def drop(self, name: str, *, remember: bool) -> bool:
-        """Remove a checkpoint; return False if it is held, or gone already.
+        """Remove a checkpoint; return False if it or the folder is held, or if it is gone.
 
         Args:
             name: Its name.
@@ -163,10 +166,13 @@ class Shelf:
             if remember:
                 self._remember(name)
             doomed = self._doomed(name)
-            with self._renaming():
-                if not _is_at(descriptor, path):
-                    return False
-                path.rename(doomed)
+            try:
+                with self._renaming():
+                    if not _is_at(descriptor, path):
+                        return False
+                    path.rename(doomed)
+            except TimeoutError:
+                return False
             shutil.rmtree(doomed, ignore_errors=True)
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -198,10 +204,18 @@ class Shelf:
 
     @contextlib.contextmanager
     def _renaming(self) -> Iterator[None]:
-        """Let no other process put a checkpoint in its place, or take one away."""
+        """Let no other process put a checkpoint in its place, or take one away.
+
+        Raises:
+            TimeoutError: Another one holds the folder, though it takes no more than two renames.
+        """
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            until_s = time.monotonic() + _RENAMING_TIMEOUT_S
+            while not _lock(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() >= until_s:
+                    raise TimeoutError(errno.ETIMEDOUT, "another process holds the checkpoints")
+                time.sleep(_RENAMING_PAUSE_S)
             yield
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)

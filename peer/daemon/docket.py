@@ -52,8 +52,7 @@ class Docket:
 
     def electorate(self) -> set[str]:
         """Return who may sit by what we hold to; nobody before the first verdict."""
-        ledger = self.tip.ledger
-        return {*ledger.eligible(ledger.round + 1, self._rules), *ledger.drawn}
+        return self.tip.ledger.electorate(self._rules)
 
     def adopt(self, verdict: Verdict) -> None:
         """Hold to a verdict that continues our chain, or takes the place of its last one."""

@@ -1,7 +1,6 @@
 """Fetching one checkpoint of a run by a person's word, from its peers into the run's folder."""
 
 import asyncio
-import contextlib
 import dataclasses
 import shutil
 import time
@@ -23,7 +22,7 @@ from peer.checkpoint.verify import verify_checkpoint
 from peer.config.home import Home
 from peer.config.settings import SwarmSettings
 from peer.daemon.visit import Visit, visiting
-from peer.errors import ConfigurationError, CtpeerError, DamagedError, MisbehavedError
+from peer.errors import ConfigurationError, CtpeerError, MisbehavedError
 from peer.run.directory import RunDirectory
 from peer.swarm.download import FetchError, Refusal
 from peer.training.outer import initial_slots
@@ -237,16 +236,18 @@ class _Fetching:
         return good.state_root
 
     def _electorate(self) -> set[str]:
-        """Return who may judge by the last verdict that is here; nobody where there is none."""
+        """Return who may judge by the last verdict that is here; nobody where there is none.
+
+        Raises:
+            DamagedError: It cannot be read. Nobody is asked instead of those who may judge.
+        """
         run = self._errand.run
         folder = self._errand.shelf.folder.parent
         archive = Archive(RunDirectory(folder, run.manifest).verdicts_path)
-        with contextlib.suppress(DamagedError):
-            for verdict in archive.newest_first():
-                ledger = verdict.judgement.after
-                rules = Rules.of(run.run_id, run.manifest.validation)
-                return {*ledger.eligible(ledger.round + 1, rules), *ledger.drawn}
-        return set()
+        newest = next(archive.newest_first(), None)
+        if newest is None:
+            return set()
+        return newest.judgement.after.electorate(Rules.of(run.run_id, run.manifest.validation))
 
     def _absence(self, visit: Visit, offered: Offered, refusals: list[Refusal]) -> str:
         run_id, wish = self._errand.run.run_id, self._errand.wish

@@ -139,6 +139,10 @@ class Ledger(RecordBody):
             and standing.last_round > self.round - STRIKE_ROUNDS
         )
 
+    def electorate(self, rules: Rules) -> set[str]:
+        """Return who may sit in the next round, as far as that hangs on no candidate."""
+        return {*self.eligible(self.round + 1, rules), *self.drawn}
+
     def roster(
         self, epoch: int, members: Collection[str], rules: Rules
     ) -> tuple[tuple[str, ...], Ground]:
