@@ -7,7 +7,9 @@ step that fails ends the probe; the journal goes to /out/journal.txt whatever ha
 import contextlib
 import json
 import os
+import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,8 +217,9 @@ def a_hung_entry_point_is_caught_with_its_traceback():
     lines = journal("ctpeer-bootstrap")
     assert "Fatal Python error: Aborted" in lines
     assert re.search(r'File ".*dht_bootstrap/main.py", line \d+ in main', lines)
+    after = show("ctpeer-bootstrap")
     do(BIN / "ctpeer", "service", "uninstall", "bootstrap")
-    return {"before": before["MainPID"], "after": show("ctpeer-bootstrap")["MainPID"]}
+    return {"before": before["MainPID"], "after": after["MainPID"]}
 
 
 @step
@@ -229,6 +232,36 @@ def uninstall_leaves_the_home():
     code, _, _ = run(BIN / "ctpeer", "service", "status")
     assert code == 3
     return {"said": said}
+
+
+@step
+def one_user_runs_it_without_root_and_without_being_logged_in():
+    if not (shutil.which("loginctl") and shutil.which("dbus-daemon")):
+        return {"skipped": "there is no logind or no D-Bus on this machine"}
+    if os.nice(0) > 0 or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return {"skipped": "this test runs at a low priority, which no user's service may leave"}
+    do("useradd", "--create-home", "volunteer")
+    do("systemctl", "start", "dbus.service", "systemd-logind.service")
+    do("loginctl", "enable-linger", "volunteer")
+    user = pwd.getpwnam("volunteer")
+    runtime = Path(f"/run/user/{user.pw_uid}")
+    wait_until((runtime / "systemd" / "private").exists, 20, "the user's systemd")
+    as_user = (
+        *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"),
+        *("env", f"HOME={user.pw_dir}", "PATH=/usr/bin:/bin"),
+    )
+    chosen = (
+        "mkdir -p ~/.config/ctpeer; echo CTPEER_COMPUTE__THREADS=1 > ~/.config/ctpeer/ctpeer.env"
+    )
+    do(*as_user, "sh", "-c", chosen)
+    do(*as_user, BIN / "ctpeer", "service", "install", "--user", "--now")
+    found = json.loads(do(*as_user, BIN / "ctpeer", "service", "status", "--user", "--json"))
+    assert found["active"], found
+    assert found["enabled"], found
+    assert found["home"] == f"{user.pw_dir}/.local/share/ctpeer"
+    assert "reachable" in do(*as_user, BIN / "ctpeer", "status")
+    do(*as_user, BIN / "ctpeer", "service", "uninstall", "--user")
+    return found
 
 
 def main():
