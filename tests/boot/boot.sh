@@ -23,9 +23,13 @@ After=systemd-journald.service
 Type=oneshot
 ExecStart=$*
 TimeoutStartSec=${PROBE_TIMEOUT_S:-240}
+# Whatever the priority of the whole: what it watches must not keep it from watching.
+Nice=0
+CPUSchedulingPolicy=other
 StandardOutput=file:/out/out.txt
 StandardError=file:/out/out.txt
-ExecStopPost=/bin/systemctl --no-block exit \$EXIT_STATUS
+# One that was ended by a signal has that signal's name for a status.
+ExecStopPost=/bin/sh -c 'case "\$EXIT_STATUS" in *[!0-9]*) set 124;; *) set "\$EXIT_STATUS";; esac; exec systemctl --no-block exit "\$1"'
 EOF
 mount --bind / "$root"; mount --make-private "$root"
 trap 'umount "$root"; rm -rf "$work"' EXIT
