@@ -14,6 +14,7 @@ import platformdirs
 
 from peer import __version__
 from peer.errors import ConfigurationError, CtpeerError
+from peer.observe.notify import ServiceManager, dump_when_aborted
 from peer.swarm.listening import check_announced, check_listened, check_peers
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def main(*, as_json: bool, log_level: str, **options: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
         signal.signal(number, lambda *_: os._exit(0))
     logging.basicConfig(level=log_level.upper(), format=_FORMAT)
+    dump_when_aborted()
     try:
         check_announced(options["announce"])
         check_peers(options["peers"])
@@ -109,6 +111,7 @@ def _bootstrap(**options: Any) -> "Bootstrap":
         ),
         Identity.load_or_create(options["identity"]),
         MetricsAddress(options["metrics_host"], options["metrics_port"]),
+        ServiceManager(),
     )
 
 

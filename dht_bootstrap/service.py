@@ -10,6 +10,7 @@ from dht_bootstrap.metrics import MetricsAddress, serve_metrics
 from peer.config.address import parse_address
 from peer.errors import UnreachableError
 from peer.identity import Identity
+from peer.observe.notify import ServiceManager
 from peer.swarm.bodies import PeerBody
 from peer.swarm.dht import EnvelopeValidator, RecordStorage
 from peer.swarm.node import Node, NodeOptions
@@ -19,6 +20,7 @@ __all__ = ["Bootstrap", "MetricsAddress", "Started"]
 log = logging.getLogger(__name__)
 
 _PROBE_INTERVAL_S = 5.0
+_PROBES_A_LIMIT = 3
 _REJOIN_EVERY_PROBES = 12
 _STEADY_S = 60.0
 _FIRST_PAUSE_S = 0.5
@@ -42,6 +44,7 @@ class Bootstrap:
         options: How its node meets others.
         identity: The key at `options.identity_path`.
         metrics_address: Where to serve `/metrics`.
+        manager: The service manager that started us; told that we live whenever p2pd answers.
 
     Attributes:
         validator: What refuses records.
@@ -51,7 +54,11 @@ class Bootstrap:
     """
 
     def __init__(
-        self, options: NodeOptions, identity: Identity, metrics_address: MetricsAddress
+        self,
+        options: NodeOptions,
+        identity: Identity,
+        metrics_address: MetricsAddress,
+        manager: ServiceManager,
     ) -> None:
         self.validator = EnvelopeValidator()
         self.storage = RecordStorage(self.validator)
@@ -60,6 +67,9 @@ class Bootstrap:
         self._options = options
         self._identity = identity
         self._metrics_address = metrics_address
+        self._manager = manager
+        watchdog_s = manager.watchdog_s or _PROBES_A_LIMIT * _PROBE_INTERVAL_S
+        self._probe_interval_s = min(_PROBE_INTERVAL_S, watchdog_s / _PROBES_A_LIMIT)
         self._node: Node | None = None
 
     @property
@@ -90,6 +100,7 @@ class Bootstrap:
 
                 await self._serve_nodes(stopped, tell)
         finally:
+            self._manager.stopping()
             stopped.cancel()
 
     async def _serve_nodes(self, stopped: asyncio.Task[bool], tell: Callable[[Node], None]) -> None:
@@ -100,6 +111,7 @@ class Bootstrap:
             try:
                 if not self.p2pd_restarts:
                     tell(node)
+                    self._manager.ready()
                 self._node = node
                 problem = await self._watch(node, stopped)
             finally:
@@ -109,6 +121,7 @@ class Bootstrap:
                 return
             self.p2pd_restarts += 1
             log.warning("%s; it is started again", problem)
+            self._manager.status(f"{problem}; it is started again")
             self._options = self._same_place(node)
             steady = clock() - started_s > _STEADY_S
             pause_s = _FIRST_PAUSE_S if steady else min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -136,13 +149,15 @@ class Bootstrap:
             for probes in range(1 << 62):
                 await asyncio.wait(
                     {ended, stopped},
-                    timeout=_PROBE_INTERVAL_S,
+                    timeout=self._probe_interval_s,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if stopped.done():
                     return None
                 await node.probe()
                 self.connected_count = len(await node.connected())
+                self._manager.alive()
+                self._manager.status(self._words())
                 if probes % _REJOIN_EVERY_PROBES == 0 and rejoining.done():
                     rejoining = asyncio.create_task(node.rejoin())
         except UnreachableError as error:
@@ -151,6 +166,10 @@ class Bootstrap:
             ended.cancel()
             rejoining.cancel()
         return None
+
+    def _words(self) -> str:
+        connected, records = self.connected_count, self.storage.record_count
+        return f"connected to {connected} peers, holding {records} records"
 
     def _same_place(self, node: Node) -> NodeOptions:
         """Return options for a node at the addresses of `node`, that knows whom it knew."""

@@ -33,6 +33,7 @@ COMMANDS = {
     "verdicts": ("peer.cli.verdicts", "What validators found of the checkpoints; verify it."),
     "validators": ("peer.cli.validators", "Who may judge checkpoints, and how they did."),
     "sandbox": ("peer.cli.sandbox", "A whole swarm on this machine, to try it and to test it."),
+    "service": ("peer.cli.service", "Have systemd start the daemon at every boot."),
     "config": ("peer.cli.config", "This peer's own settings, and where each comes from."),
     "version": ("peer.cli.version", "Print the versions that run."),
     "completion": ("peer.cli.completion", "Print the completion script of a shell."),

@@ -19,7 +19,7 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
 
 
 @click.command()
-@click.argument("run", required=False, metavar="[MANIFEST|INVITE]")
+@click.argument("run", required=False, metavar="[MANIFEST|INVITE]", envvar="CTPEER_RUN")
 @home_option
 @click.option("--paused", is_flag=True, help="Load everything, but begin only on `ctpeer resume`.")
 @click.option("--max-epochs", type=click.IntRange(min=1), help="End when this epoch is complete.")
@@ -77,14 +77,15 @@ def start(  # noqa: PLR0913 one parameter an option
 ) -> None:
     """Train the run of MANIFEST, a run.toml or its directory, or the one that INVITE leads to.
 
-    Without either: what ran last on this home, else the demo, a small GPT-2 on Shakespeare's
-    plays. A run goes on where its last checkpoint stands. Other peers of the run are looked for;
-    `ctpeer invite` prints what they join with.
+    Without either: the one that $CTPEER_RUN gives, else what ran last on this home, else the demo,
+    a small GPT-2 on Shakespeare's plays. A run goes on where its last checkpoint stands. Other
+    peers of the run are looked for; `ctpeer invite` prints what they join with.
     """
     from peer.config.layers import load_settings
     from peer.daemon import lock
     from peer.daemon.service import choose_run, make_supervisor, serve
     from peer.observe.logs import set_up
+    from peer.observe.notify import dump_when_aborted
 
     where = resolve_home(home)
     where.prepare()
@@ -102,6 +103,7 @@ def start(  # noqa: PLR0913 one parameter an option
     }
     settings = load_settings(where.settings_path, flags).settings
     live = sys.stdout.isatty() and not plain
+    dump_when_aborted()
     with lock.hold(where):
         set_up(where.log_path, settings.log.level, terminal=live)
         chosen = choose_run(where, run)

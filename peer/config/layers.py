@@ -19,7 +19,7 @@ from peer.config.settings import Settings
 from peer.errors import ConfigurationError
 
 PREFIX = "CTPEER_"
-_NOT_SETTINGS = {"CTPEER_HOME"}
+_NOT_SETTINGS = {"CTPEER_HOME", "CTPEER_RUN"}
 _LISTS = {"data.include", "data.exclude", "swarm.listen", "swarm.announce", "swarm.peers"}
 
 Values = dict[str, object]

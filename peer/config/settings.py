@@ -115,7 +115,7 @@ class MetricsSettings(Section):
 
 
 class WorkerSettings(Section):
-    """How long the worker may say nothing before it is taken for hung and started again."""
+    """How long the worker, or its training, may say nothing before it is started again."""
 
     hang_timeout_s: float = Field(default=300.0, ge=2.0, le=1e7, allow_inf_nan=False)
     start_timeout_s: Seconds = 900.0

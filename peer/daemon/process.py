@@ -99,9 +99,10 @@ class WorkerProcess:
             yield line.decode(errors="replace").rstrip()
 
     async def dump_and_kill(self) -> None:
-        """Have a hung worker print where it hangs, then kill it."""
+        """Have a hung worker print where it hangs, then kill it; also one that was stopped."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGUSR1)
+            self._process.send_signal(signal.SIGCONT)
         await asyncio.sleep(_DUMP_TIMEOUT_S)
         self.kill()
 

@@ -20,9 +20,11 @@ import psutil
 from peer.clock import Clock
 from peer.config.home import Home
 from peer.config.settings import Settings
+from peer.daemon.herald import Herald
 from peer.daemon.lifecycle import TRIGGER_OF_PHASE, State, Trigger, follow
 from peer.daemon.process import EXIT_NETWORK, WORKER_COMMAND, Junk, WorkerProcess, kernel_oom_kills
 from peer.daemon.restart import Death, FailureClass, GiveUp, decide
+from peer.daemon.vitals import Patience, Pulse, Vitals, judge
 from peer.errors import ConfigurationError, UsageError
 from peer.events import (
     Begin,
@@ -43,6 +45,7 @@ from peer.events import (
     WorkRepeated,
 )
 from peer.observe.metrics import Metrics
+from peer.observe.notify import ServiceManager
 from peer.observe.status import Snapshot, Surroundings, render
 from peer.run.invite import Invite, dump_invite
 from peer.swarm.records import Refusal
@@ -50,6 +53,8 @@ from peer.swarm.records import Refusal
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
+_SURE_AFTER_TICKS = 4
+"""How often in a row a worker must seem to hang: what it said while we slept comes in first."""
 _QUIET_AFTER_S = 10.0
 _LAST_STATUS_INTERVAL_S = 10.0
 _EPOCH_LOG_INTERVAL_S = 10.0
@@ -99,7 +104,8 @@ class Supervisor:
         self.state = State.RESTARTING
         self._reason = "starting"
         self._worker: WorkerProcess | None = None
-        self._heard_s = clock.monotonic_s()
+        self._vitals = Vitals(clock.monotonic_s())
+        self._herald = Herald(ServiceManager())
         self._deaths: list[Death] = []
         self._divisor = 1
         self._paused: str | None = None
@@ -152,6 +158,7 @@ class Supervisor:
         self._leaving = Trigger.STOP
         log.info("stopping, as asked")
         self._follow(Trigger.STOP, "stopping, as asked")
+        self._herald.stop(self._settings.worker.stop_timeout_s)
         self._wake.set()
         if self._worker is not None:
             self._stop_worker(self._worker)
@@ -239,6 +246,7 @@ class Supervisor:
                 self._wake.clear()
         finally:
             ticking.cancel()
+            self._herald.stop(self._settings.worker.stop_timeout_s)
             if self._worker is not None:
                 self._worker.kill()
             for number in handlers:
@@ -256,7 +264,7 @@ class Supervisor:
         self._follow(Trigger.BEGIN, "starting the worker")
         oom_kills = kernel_oom_kills()
         worker = self._worker = await WorkerProcess.start(self._command)
-        self._heard_s = self._clock.monotonic_s()
+        self._vitals.begin(self._clock.monotonic_s())
         worker.send(self._begin())
         if self._leaving is Trigger.FINISH:
             worker.send(Finish())
@@ -326,11 +334,13 @@ class Supervisor:
     # ---- listening to the worker
 
     def _take(self, message: Message | Junk) -> None:  # noqa: C901 one case a message
-        now_s = self._heard_s = self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
         if isinstance(message, Junk):
+            self._vitals.hear(now_s)
             self.metrics.message_refused()
             log.warning("the worker said something that makes no sense: %s", message.text[:200])
             return
+        self._vitals.take(message, self.state, now_s)
         self.snapshot.apply(message, now_s)
         self.metrics.apply(message)
         match message:
@@ -380,22 +390,36 @@ class Supervisor:
             log.info("worker: %s", line)
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Kill a worker that says nothing for too long."""
+        """Kill a worker that says nothing for too long, or whose DHT or training stands still."""
+        ticks = 0
         while True:
             await asyncio.sleep(_TICK_S)
-            limit_s = self._silence_limit_s()
-            if self._clock.monotonic_s() - self._heard_s > limit_s:
-                log.error("the worker said nothing for %.0f s: it is killed", limit_s)
+            pulse, why = self._pulse()
+            ticks = ticks + 1 if pulse is Pulse.HUNG else 0
+            if ticks >= _SURE_AFTER_TICKS:
+                log.error("%s: it is killed", why)
                 self._hung = True
                 await worker.dump_and_kill()
                 return
+
+    def _pulse(self) -> tuple[Pulse, str]:
+        limits = self._settings.worker
+        patience = Patience(
+            silence_s=self._silence_limit_s(),
+            still_s=limits.hang_timeout_s,
+            start_s=limits.start_timeout_s,
+        )
+        return judge(self._vitals.signs(self.state, self._clock.monotonic_s()), patience)
 
     def _silence_limit_s(self) -> float:
         """Return how long the worker may say nothing at present."""
         limits = self._settings.worker
         if self._leaving is Trigger.STOP:
             return _STOPPING_SILENCE_S
-        return limits.start_timeout_s if self.state is State.STARTING else limits.hang_timeout_s
+        if self.state is State.STARTING:
+            return limits.start_timeout_s
+        # A watchdog is there to see a hang within its time: the worker's, too.
+        return min(limits.hang_timeout_s, self._herald.watchdog_s or limits.hang_timeout_s)
 
     # ---- small parts
 
@@ -405,7 +429,7 @@ class Supervisor:
     def _words(self) -> str:
         """Return the reason for the state, with what a person should know beside it."""
         words = self._reason
-        quiet_s = self._clock.monotonic_s() - self._heard_s
+        quiet_s = self._vitals.signs(self.state, self._clock.monotonic_s()).silent_s
         if self._worker is not None and quiet_s > _QUIET_AFTER_S:
             words += f"; no word from the worker for {quiet_s:.0f} s"
             words += f" (it is killed after {self._silence_limit_s():.0f} s)"
@@ -414,6 +438,11 @@ class Supervisor:
         if self.snapshot.checkpoint_problem is not None:
             words += f"; {self.snapshot.checkpoint_problem}"
         return words
+
+    def _line(self) -> str:
+        """Return what a service manager shows of us."""
+        epoch = f"; epoch {self.snapshot.epoch}" if self.snapshot.loaded is not None else ""
+        return f"{self.state}: {self._words()}{epoch}"
 
     def _stop_worker(self, worker: WorkerProcess) -> None:
         worker.send(Stop())
@@ -431,6 +460,12 @@ class Supervisor:
                 self.resume()
             if self._clock.monotonic_s() - self._status_saved_s > _LAST_STATUS_INTERVAL_S:
                 self._save_last_status()
+            self._herald.tell(
+                self._clock.monotonic_s(),
+                ready=self.snapshot.loaded is not None or self.state is State.PAUSED,
+                words=self._line(),
+                pulse=self._pulse()[0],
+            )
 
     def _save_last_status(self) -> None:
         self._status_saved_s = self._clock.monotonic_s()

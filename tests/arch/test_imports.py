@@ -50,6 +50,7 @@ def test_the_contracts_hold():
         ("config", "show"),
         ("identity",),
         ("invite",),
+        ("service", "status"),
         ("peers",),
     ],
 )

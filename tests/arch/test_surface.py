@@ -47,6 +47,9 @@ CLI = {
         "--freeze --home --join-at --json --kill --kill-founder --max-epochs --peers --run"
         " --scenario --timeout --validate-every"
     ),
+    "service install": "unit --now --run --user",
+    "service status": "unit --json --user",
+    "service uninstall": "unit --user",
     "status": "--home --json --watch",
     "stop": "--home",
     "validators": "--home --json --run",

@@ -77,7 +77,14 @@ def test_every_setting_can_be_set_by_the_environment(name, load):
 
 
 def test_the_home_and_other_programs_variables_are_no_settings(load):
-    layered = load(environment={"CTPEER_HOME": "/x", "PATH": "/bin", "COMPUTE__THREADS": "2"})
+    layered = load(
+        environment={
+            "CTPEER_HOME": "/x",
+            "CTPEER_RUN": "ctpeer1x",
+            "PATH": "/bin",
+            "COMPUTE__THREADS": "2",
+        }
+    )
     assert layered.settings == Settings()
 
 

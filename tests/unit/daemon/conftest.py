@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -58,3 +59,32 @@ def until():
                 await asyncio.sleep(0.01)
 
     return wait
+
+
+class Listener:
+    """The end of the socket that systemd holds."""
+
+    def __init__(self, path):
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def heard(self):
+        """Return what came since the last call."""
+        words = []
+        while True:
+            try:
+                words.append(self._socket.recv(4096).decode())
+            except BlockingIOError:
+                return words
+
+    def close(self):
+        self._socket.close()
+
+
+@pytest.fixture
+def listener(tmp_path):
+    listener = Listener(tmp_path / "notify")
+    yield listener
+    listener.close()

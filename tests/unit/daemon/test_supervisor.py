@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 
 import psutil
@@ -7,6 +8,7 @@ import pytest
 from peer.daemon.lifecycle import State
 from peer.errors import ConfigurationError
 
+LOADING = {"kind": "PhaseChanged", "phase": "loading", "reason": "loading"}
 TRAINING = {"kind": "PhaseChanged", "phase": "training", "reason": "gathering"}
 PAUSED = {"kind": "PhaseChanged", "phase": "paused", "reason": "paused by you"}
 PROGRESS = {
@@ -266,3 +268,71 @@ def test_no_child_is_left_behind(supervise):
 def test_the_last_status_is_kept_for_whoever_asks_later(supervise, home):
     run(supervise([PROGRESS, *END]))
     assert '"tokens_total": 100' in home.last_status_path.read_text()
+
+
+@pytest.fixture
+def systemd(listener, monkeypatch):
+    """Have the supervisor started as systemd does, with a watchdog of that many seconds."""
+
+    def make(watchdog_s):
+        monkeypatch.setenv("NOTIFY_SOCKET", str(listener.path))
+        monkeypatch.setenv("WATCHDOG_USEC", str(round(watchdog_s * 1e6)))
+        return listener
+
+    return make
+
+
+def test_systemd_is_told_of_a_life_from_the_start_to_the_end(
+    supervise, until, systemd, make_loaded
+):
+    listener = systemd(2.0)
+    loaded = json.loads(make_loaded().encode())
+    supervisor = supervise([LOADING, "wait", loaded, TRAINING, PROGRESS, "wait", *END])
+    before, after = [], []
+
+    async def scenario():
+        await until(lambda: "STATUS=starting: loading" in before or before.extend(listener.heard()))
+        supervisor.pause("go on")  # the stand-in waits for any command
+        await until(lambda: "READY=1" in after or after.extend(listener.heard()))
+        await until(lambda: any("training" in w for w in after) or after.extend(listener.heard()))
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+    assert "READY=1" not in before
+    assert "EXTEND_TIMEOUT_USEC=60000000" in before
+    assert "STATUS=training: gathering; epoch 0" in after
+    assert "WATCHDOG=1" in after
+    assert "STOPPING=1" in listener.heard()
+
+
+def test_a_daemon_that_begins_paused_is_ready(supervise, until, systemd):
+    listener, heard = systemd(2.0), []
+    supervisor = supervise([PAUSED, "wait", *END])
+
+    async def scenario():
+        await until(lambda: "READY=1" in heard or heard.extend(listener.heard()))
+        supervisor.stop()
+
+    assert run(supervisor, scenario, paused=True) == 0
+
+
+def test_a_watchdog_hears_nothing_of_a_worker_that_hangs_until_another_takes_its_place(
+    supervise, until, systemd, caplog
+):
+    caplog.set_level("INFO")
+    listener = systemd(2.0)
+    supervisor = supervise([TRAINING, PROGRESS, "sleep"], [TRAINING, PROGRESS, "wait", *END])
+    hung, later = [], []
+
+    async def scenario():
+        await until(lambda: "nothing for 2 s" in supervisor._pulse()[1])
+        listener.heard()
+        await until(lambda: supervisor.state is State.RESTARTING or hung.extend(listener.heard()))
+        await until(lambda: "WATCHDOG=1" in later or later.extend(listener.heard()))
+        await until(lambda: supervisor.starts == 2 and supervisor.state is State.TRAINING)
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+    assert "WATCHDOG=1" not in hung
+    assert "the worker said nothing for 2 s: it is killed" in caplog.text
+    assert supervisor.status()["restarts_by_reason"] == {"hang": 1}

@@ -1,0 +1,210 @@
+"""Whether the daemon lives: what its worker last said of the DHT, of training and of its rests.
+
+`judge` is pure. It decides what the supervisor does about a worker that hangs, and whether a
+service manager's watchdog is told that all is well.
+"""
+
+import dataclasses
+from collections import deque
+from enum import Enum, auto
+
+from peer.daemon.lifecycle import State
+from peer.events import (
+    BranchLeft,
+    CheckpointWritten,
+    Evaluated,
+    Heartbeat,
+    LogLine,
+    Message,
+    PartRefused,
+    PeerMisbehaved,
+    PeersSeen,
+    Phase,
+    PhaseChanged,
+    Progress,
+    RolledBack,
+    RoundCommitted,
+    RoundFailed,
+    ValidationMoved,
+    VerdictAdopted,
+)
+
+_STARTING = {State.STARTING, State.RESTARTING}
+_ENDED = {State.STOPPED, State.FAILED}
+_SCORING = {State.EVALUATING, State.FOLLOWING}
+_RESTS = {Phase.PAUSED, Phase.HOLDING, Phase.FOLLOWING}
+"""Phases in which a worker does as it should while it makes no tokens, and says so each second."""
+_BESIDE_TRAINING = (
+    LogLine,
+    PartRefused,
+    PeerMisbehaved,
+    PeersSeen,
+    ValidationMoved,
+    VerdictAdopted,
+)
+"""What comes from the network's thread, and goes on while the training thread hangs."""
+_ACHIEVEMENTS = (
+    BranchLeft,
+    CheckpointWritten,
+    Evaluated,
+    RolledBack,
+    RoundCommitted,
+    RoundFailed,
+)
+"""A round that failed has come to its end, too; the next one is another attempt."""
+_STATEMENTS_KEPT = 8
+_FETCHED_BYTES = 1 << 20
+"""So many bytes from others are progress; signs of life alone take long to come to that."""
+
+
+class Pulse(Enum):
+    """What is to be done."""
+
+    ALIVE = auto()
+    """Nothing."""
+    HUNG = auto()
+    """Print where the worker hangs, kill it, and start another."""
+    LOST = auto()
+    """Say nothing to the watchdog any more: new workers do not help."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Signs:
+    """How long ago things happened, in seconds.
+
+    Attributes:
+        state: What the daemon does.
+        silent_s: Since the worker's last word.
+        still_s: Since the last word from its training thread.
+        idle_s: Since something got done or a rest was stated, or since the first start of a worker
+            after that.
+        dht_silent_s: Since its network last said who is there; None if it has not joined, or does
+            without a network.
+    """
+
+    state: State
+    silent_s: float
+    still_s: float
+    idle_s: float
+    dht_silent_s: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to wait for each of the signs, in seconds.
+
+    Attributes:
+        silence_s: For a word of the worker, in its present state.
+        still_s: For a word of its training thread.
+        start_s: Until a worker gets to work.
+        idle_s: Until something gets done.
+        dht_s: For a word of the DHT.
+    """
+
+    silence_s: float
+    still_s: float
+    start_s: float
+    idle_s: float = 1800.0
+    dht_s: float = 60.0
+
+
+def judge(signs: Signs, patience: Patience) -> tuple[Pulse, str]:
+    """Return what is to be done, and why in words."""
+    state = signs.state
+    if state in _ENDED:
+        return Pulse.ALIVE, "it has ended"
+    if (what := _fault(signs, patience)) is not None:
+        return Pulse.HUNG, what
+    if state in _STARTING and signs.idle_s > patience.start_s:
+        return Pulse.LOST, f"no worker got to work for {patience.start_s:.0f} s"
+    return Pulse.ALIVE, f"it is {state}, and that goes on"
+
+
+def _fault(signs: Signs, patience: Patience) -> str | None:
+    """Return what is wrong with the worker that runs, or None."""
+    if signs.state is State.RESTARTING:
+        return None  # there is none
+    waits = [("the worker said nothing", signs.silent_s, patience.silence_s)]
+    if signs.state not in (State.STARTING, State.STOPPING):
+        waits += [
+            ("the worker's DHT gave no sign of life", signs.dht_silent_s or 0.0, patience.dht_s),
+            ("the worker's training stood still", signs.still_s, patience.still_s),
+            ("the worker got nothing done", signs.idle_s, patience.idle_s),
+        ]
+    overdue = (f"{what} for {limit_s:.0f} s" for what, age_s, limit_s in waits if age_s > limit_s)
+    return next(overdue, None)
+
+
+class Vitals:
+    """Notes when the worker last said what."""
+
+    def __init__(self, now_s: float) -> None:
+        self._heard_s = self._stirred_s = self._achieved_s = self._began_s = now_s
+        self._dht_s: float | None = None
+        self._said: deque[tuple[Phase, str]] = deque(maxlen=_STATEMENTS_KEPT)
+        self._received_bytes = 0
+
+    def begin(self, now_s: float) -> None:
+        """Note that a worker was started.
+
+        One that follows a worker that got nothing done has no more time than that one had.
+        """
+        if self._achieved_s > self._began_s:
+            self._began_s = now_s
+        self._heard_s = self._stirred_s = now_s
+        self._dht_s = None
+
+    def hear(self, now_s: float) -> None:
+        """Note a word that made no sense."""
+        self._heard_s = now_s
+
+    def take(self, message: Message, state: State, now_s: float) -> None:
+        """Note a message that came while the daemon was in `state`."""
+        self._heard_s = now_s
+        if isinstance(message, PeersSeen):
+            self._dht_s = now_s
+        if not isinstance(message, _BESIDE_TRAINING):
+            self._stirred_s = now_s
+        if self._is_achievement(message, state):
+            self._achieved_s = now_s
+
+    def signs(self, state: State, now_s: float) -> Signs:
+        """Return how long ago everything was."""
+        return Signs(
+            state=state,
+            silent_s=now_s - self._heard_s,
+            still_s=now_s - self._stirred_s,
+            idle_s=now_s - max(self._achieved_s, self._began_s),
+            dht_silent_s=None if self._dht_s is None else now_s - self._dht_s,
+        )
+
+    def _is_achievement(self, message: Message, state: State) -> bool:
+        match message:
+            case PhaseChanged():
+                return self._is_news(message)
+            case Progress():
+                return message.tokens > 0
+            case Heartbeat():  # elsewhere it only says that a wait has an end
+                return state in _SCORING
+            case PeersSeen():
+                return self._fetched(message.received_bytes)
+        return isinstance(message, _ACHIEVEMENTS)
+
+    def _is_news(self, change: PhaseChanged) -> bool:
+        """Return whether a phase is a rest, or was stated with words that are new.
+
+        A worker that says the same few things by turns goes in a circle.
+        """
+        statement = (change.phase, change.reason)
+        fresh = statement not in self._said
+        if fresh:
+            self._said.append(statement)
+        loads = change.phase in (Phase.IMPORTING, Phase.LOADING)
+        return change.phase in _RESTS or (fresh and not loads)
+
+    def _fetched(self, received_bytes: int) -> bool:
+        self._received_bytes += received_bytes
+        enough = self._received_bytes >= _FETCHED_BYTES
+        if enough:
+            self._received_bytes = 0
+        return enough
