@@ -150,6 +150,9 @@ class CertifiedRow:
         else:
             first = claimed_epoch - FIRST
         row = await _fetch(transport, run_id, donor, max(0, first))
+        if self.certificates and row and not self._parted(row)[0]:  # it parted long before
+            earliest = self.certificates[0].vote.base.epoch
+            row = await _fetch(transport, run_id, donor, earliest)
         if row and (wrong := row_problem(row, run_id, row[0].vote.base.generation)) is not None:
             raise MisbehavedError(f"the row of {donor} is wrong: {wrong}")
         return row

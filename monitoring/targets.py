@@ -96,7 +96,7 @@ def fitness(text: str, proven: Collection[str], *, allow_private: bool) -> Endpo
 def _is_public(ip: IpAddress) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         return ip.is_global and ip in _GLOBAL_UNICAST
-    return ip.is_global and ip != ipaddress.IPv4Address("255.255.255.255")
+    return ip.is_global
 
 
 def _embeds_another(ip: IpAddress) -> bool:

@@ -54,6 +54,7 @@ class Site:
 
     def app(self) -> web.Application:
         """Return the application that serves them."""
+
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
