@@ -1,6 +1,5 @@
 """The chain of verdicts that most peers hold to, fetched from them and checked by judging again."""
 
-import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
@@ -68,7 +67,7 @@ class VerdictChain:
         holders = sorted(p for p, g in said.items() if g.verdict == name)
         donors = sorted(holders, key=lambda peer: peer not in near)[:_DONORS]
         row = await self._walk(transport, name, donors, set(here))
-        await asyncio.to_thread(self._take, row, said)
+        self._take(row, said)
 
     async def _walk(
         self, transport: Transport, name: str, donors: Sequence[str], known: Collection[str]
@@ -104,7 +103,7 @@ class VerdictChain:
                     timeout_s=_TIMEOUT_S,
                     max_body_bytes=MAX_VERDICT_BYTES,
                 )
-                return await asyncio.to_thread(_parse, bytes(frame.body), name)
+                return _parse(bytes(frame.body), name)
             except PeerError as error:
                 problem = error
         raise problem
