@@ -2,6 +2,8 @@
 
 import click
 
+from monitoring.main import main as monitor
+from monitoring.names import FAMILIES
 from peer.cli.main import COMMANDS, main
 from peer.daemon.lifecycle import State
 from peer.daemon.restart import FailureClass
@@ -100,6 +102,63 @@ METRICS = [
     "ctpeer_worker_messages_refused_total",
 ]
 
+MONITOR_CLI = {
+    "watch": (
+        "run --allow-host --allow-private --home --interval --json --listen --log-level --peers"
+    ),
+}
+
+SWARM_METRICS = [
+    "ctpeer_swarm_branches",
+    "ctpeer_swarm_certificates",
+    "ctpeer_swarm_claiming_peers",
+    "ctpeer_swarm_claims",
+    "ctpeer_swarm_crawl_age_seconds",
+    "ctpeer_swarm_crawl_failures_total",
+    "ctpeer_swarm_crawl_seconds",
+    "ctpeer_swarm_crawls_total",
+    "ctpeer_swarm_dht_nodes",
+    "ctpeer_swarm_epoch",
+    "ctpeer_swarm_epoch_spread",
+    "ctpeer_swarm_epochs_behind_median",
+    "ctpeer_swarm_generation",
+    "ctpeer_swarm_group_peers",
+    "ctpeer_swarm_last_good_age_seconds",
+    "ctpeer_swarm_last_good_epoch",
+    "ctpeer_swarm_last_good_nats",
+    "ctpeer_swarm_loss_terms_total",
+    "ctpeer_swarm_member_epochs_behind",
+    "ctpeer_swarm_member_loss_terms",
+    "ctpeer_swarm_newcomers",
+    "ctpeer_swarm_node_restarts_total",
+    "ctpeer_swarm_node_up",
+    "ctpeer_swarm_peers",
+    "ctpeer_swarm_peers_by_device",
+    "ctpeer_swarm_peers_by_state",
+    "ctpeer_swarm_peers_by_version",
+    "ctpeer_swarm_records",
+    "ctpeer_swarm_records_dropped_total",
+    "ctpeer_swarm_records_refused_total",
+    "ctpeer_swarm_self_reported_group_peers",
+    "ctpeer_swarm_self_reported_heldout",
+    "ctpeer_swarm_self_reported_loss_nats",
+    "ctpeer_swarm_self_reported_refused_total",
+    "ctpeer_swarm_self_reported_rounds_total",
+    "ctpeer_swarm_self_reported_tokens_per_second",
+    "ctpeer_swarm_shards",
+    "ctpeer_swarm_shards_by_claims",
+    "ctpeer_swarm_shards_claimed",
+    "ctpeer_swarm_targets",
+    "ctpeer_swarm_targets_refused",
+    "ctpeer_swarm_verdict_baseline_nats",
+    "ctpeer_swarm_verdict_candidate_nats",
+    "ctpeer_swarm_verdict_difference_nats",
+    "ctpeer_swarm_verdict_epoch",
+    "ctpeer_swarm_verdict_round",
+    "ctpeer_swarm_verdict_signers",
+    "ctpeer_swarm_verdicts_total",
+]
+
 
 def surface(command, path=()):
     if isinstance(command, click.Group):
@@ -117,6 +176,10 @@ def test_the_commands_and_their_options_are_the_known_ones():
     assert surface(main) == CLI
 
 
+def test_the_monitor_s_commands_and_their_options_are_the_known_ones():
+    assert surface(monitor) == MONITOR_CLI
+
+
 def test_every_command_says_what_it_does():
     context = click.Context(main)
     for name in COMMANDS:
@@ -130,3 +193,14 @@ def test_the_metrics_are_the_known_ones():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         names.append(family.name + suffix)
     assert sorted(names) == METRICS
+
+
+def test_the_metrics_of_the_swarm_are_the_known_ones():
+    assert sorted(family.exposed for family in FAMILIES) == SWARM_METRICS
+
+
+def test_the_metrics_of_the_swarm_name_neither_run_nor_peer_id_and_say_whose_word_they_are():
+    for family in FAMILIES:
+        assert len(family.labels) <= 1
+        assert not {"run", "run_id", "peer_id"} & set(family.labels)
+        assert family.help.endswith(".")

@@ -25,9 +25,25 @@ PEER = {
 }
 SIGNED = {"seed": "aa" * 32, "public_key": "", "signature": ""}
 SHOWN = {"candidate": [1], "baseline": [1], "salt": "bb" * 32}
+STATUS = {
+    "phase": "training",
+    "device": "cpu",
+    "generation": 0,
+    "epoch": 3,
+    "root": "ab" * 8,
+    "group": 2,
+    "tokens_per_s": 10.0,
+    "loss_nats": 4.0,
+    "heldout": None,
+    "committed": 3,
+    "failed": 0,
+    "refused": 0,
+    "metrics": None,
+}
 BODIES = {
     "peer": PEER,
     "claim": {"shards": ""},
+    "status": STATUS,
     "ticket": SIGNED,
     "commit": SIGNED | {"question": "bb" * 32, "digest": "cc" * 32},
     "reveal": SIGNED | SHOWN,
@@ -212,6 +228,32 @@ def test_each_kind_has_its_longest_life(forge, kind):
     record = forge(body, kind=kind, key=f"{RUN}/{kind}", expires_s=NOW_S + longest_s)
     assert open_envelope(record, NOW_S).kind == kind
     assert refusal(record, NOW_S - 4.0) == Refusal.EXPIRY
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"phase": "Training!"},
+        {"device": "x" * 17},
+        {"epoch": 10**9 + 1},
+        {"generation": -1},
+        {"root": "ab" * 32},
+        {"group": 513},
+        {"tokens_per_s": 1e13},
+        {"tokens_per_s": float("nan")},
+        {"loss_nats": float("inf")},
+        {"heldout": -1e7},
+        {"failed": True},
+        {"metrics": "metrics.example.org:80"},
+        {"metrics": "8.8.8.8:80/path"},
+        {"metrics": ""},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_a_status_that_says_too_much_is_refused(forge, changed):
+    record = forge(STATUS | changed, kind="status", key=f"{RUN}/status", expires_s=NOW_S + 60)
+    assert refusal(record, NOW_S) == Refusal.SCHEMA
 
 
 def test_sealing_what_nobody_would_take_is_our_error(identities):
