@@ -94,7 +94,7 @@ def test_rounds_over_any_transport_need_neither_torch_nor_hivemind():
 def test_an_import_that_breaks_the_contract_is_found(tmp_path):
     root = Path(__file__).parents[2]
     data = shutil.ignore_patterns("*.xz", "blobs", "__pycache__")
-    for package in ("peer", "dht_bootstrap"):
+    for package in ("peer", "dht_bootstrap", "monitoring"):
         shutil.copytree(root / package, tmp_path / package, ignore=data)
     shutil.copy(root / "pyproject.toml", tmp_path)
     for module, line in (("data/choose", "import time"), ("training/chain", "import asyncio")):
