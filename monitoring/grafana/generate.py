@@ -1,15 +1,11 @@
 """All dashboards as the JSON that Grafana reads."""
 
 import json
-import warnings
 from pathlib import Path
 
-# Grafana's library warns that schemas of version 2 are to come; provisioning reads those of 1.
-warnings.filterwarnings("ignore", category=DeprecationWarning, module="grafana_foundation_sdk")
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana_foundation_sdk.cog.encoder import JSONEncoder  # noqa: E402 after the filter
-
-from monitoring.grafana import data, peer, swarm, validation  # noqa: E402
+from monitoring.grafana import data, peer, swarm, validation
 
 DASHBOARDS_PATH = Path(__file__).parent / "dashboards"
 
