@@ -72,7 +72,7 @@ class VitalsCollector(Collector):
         storage = vitals.storage
         for name, text, value in (
             ("records", "Records held for all runs.", storage.record_count),
-            ("record_keys", "Keys that have records; two or three a run.", storage.key_count),
+            ("record_keys", "Keys that have records; a few a run.", storage.key_count),
             ("routing_table_peers", "Nodes of the DHT that are known.", vitals.node_count),
             ("connected_peers", "Peers that there is a connection to.", vitals.connected_count),
             ("p2pd_up", "Whether p2pd answers.", vitals.p2pd_up),

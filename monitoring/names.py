@@ -22,7 +22,7 @@ OTHER = "other"
 
 SILENT = "silent"
 """The state of a peer that is there and says nothing of what it does."""
-STATES = (*(phase.value for phase in Phase), SILENT)
+STATES = (*(phase.value for phase in Phase), SILENT, OTHER)
 DEVICES = ("cpu", "cuda", OTHER)
 RECORD_KINDS = ("peer", "status", "claim", "good")
 CLAIM_COUNTS = ("0", "1", "2", "3", "4_or_more")
@@ -46,6 +46,7 @@ class Unfit(StrEnum):
     HOST_NAME = "host_name"
     PRIVATE = "private"
     NOT_UNICAST = "not_unicast"
+    UNPROVEN = "unproven"
     TAKEN = "taken"
     NEWCOMER = "newcomer"
     TOO_MANY = "too_many"

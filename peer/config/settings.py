@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from peer.config.address import parse_address
+from peer.config.endpoint import parse_endpoint
 from peer.config.section import Section
 
 Seconds = Annotated[float, Field(gt=0.0, le=1e7, allow_inf_nan=False)]
@@ -37,6 +38,8 @@ def _dialled(text: str) -> str:
         )
     return text
 
+
+_ONLY_HERE = {"127.0.0.1", "::1", "localhost"}
 
 ListenAddress = Annotated[str, AfterValidator(_listened_at)]
 AnnouncedAddress = Annotated[str, AfterValidator(_announced)]
@@ -108,10 +111,38 @@ class EvaluationSettings(Section):
 
 
 class MetricsSettings(Section):
-    """Where /metrics is served; without a port 8470 is taken, or a free one if it is not free."""
+    """Where /metrics is served; without a port 8470 is taken, or a free one if it is not free.
+
+    Attributes:
+        host: The address of this machine to serve it at; only this machine can ask there if not
+            given.
+        port: The port.
+        announce: Where others reach it, such as 203.0.113.7:8470, told to the whole run so that
+            whoever watches it may scrape this peer; nobody is told if not given.
+    """
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int | None = Field(default=None, ge=0, le=65535)
+    announce: str | None = None
+
+    @field_validator("announce")
+    @classmethod
+    def _announced_is_reachable(cls, announce: str | None, info: ValidationInfo) -> str | None:
+        if announce is None:
+            return None
+        endpoint = parse_endpoint(announce)
+        if endpoint is None or endpoint.ip.is_unspecified or endpoint.ip.is_multicast:
+            raise ValueError(
+                f"{announce!r} is no address that others could ask; write an IP address and a port "
+                "like 203.0.113.7:8470"
+            )
+        host = info.data.get("host", "")
+        if host in _ONLY_HERE and not endpoint.ip.is_loopback:
+            raise ValueError(
+                f"/metrics is served at {host}, where only this machine can ask; set host, too, "
+                'such as "0.0.0.0", and let nobody but the run\'s monitor through to the port'
+            )
+        return str(endpoint)
 
 
 class WorkerSettings(Section):

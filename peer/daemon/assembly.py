@@ -78,13 +78,18 @@ def assembled(
         run = RunDirectory.open(home.run_path(begin.run_id))
         yield _assemble(begin, settings, run, identity, None, emit)
         return
+    from peer.daemon.account import Account
     from peer.daemon.network import Network
 
+    account = Account(settings.metrics.announce)
+    emit = account.listening(emit)
     network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit)
     try:
         network.start(begin.addresses)
         run = _open_run(home, begin.run_id, network, abandon)
-        yield _assemble(begin, settings, run, identity, network, emit)
+        loop = _assemble(begin, settings, run, identity, network, emit)
+        network.begin(account.publish(network.dht, begin.run_id))
+        yield loop
     finally:
         network.stop()
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from peer.swarm.bodies import ClaimBody, PeerBody, RecordBody
+from peer.swarm.bodies import ClaimBody, PeerBody, RecordBody, StatusBody
 from peer.swarm.testimony import Assent, Commit, Good, Proposal, Reveal, Ticket
 
 MAX_RECORD_BYTES = 4096
@@ -28,6 +28,7 @@ class Kind:
 KINDS = {
     "peer": Kind(PeerBody, 120.0),
     "claim": Kind(ClaimBody, 300.0),
+    "status": Kind(StatusBody, 120.0, max_bytes=1400),
     "ticket": Kind(Ticket, _HOUR_S / 4),
     "commit": Kind(Commit, _HOUR_S),
     "reveal": Kind(Reveal, _HOUR_S),

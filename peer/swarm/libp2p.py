@@ -146,6 +146,24 @@ class Libp2p:
         answer = await self._request(request, timeout_s)
         return frozenset(PeerID(info.id).to_base58() for info in answer.peers)
 
+    async def remotes(self, timeout_s: float) -> dict[str, frozenset[str]]:
+        """Return the multiaddrs at the other end of all connections, by peer id.
+
+        libp2p has proven that the peer is there: it is no peer's word.
+
+        Raises:
+            UnreachableError: p2pd does not answer.
+        """
+        request = p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS)
+        answer = await self._request(request, timeout_s)
+        found: dict[str, frozenset[str]] = {}
+        for info in answer.peers:
+            peer_id = PeerID(info.id).to_base58()
+            with contextlib.suppress(ValueError, LookupError):  # a protocol that nobody knows here
+                there = {str(Multiaddr(data)) for data in info.addrs}
+                found[peer_id] = found.get(peer_id, frozenset()) | there
+        return found
+
     async def connect(self, peer_id: str, address: str, timeout_s: float) -> None:
         """Have p2pd dial a peer at a multiaddr, given without the peer's id, and remember it.
 

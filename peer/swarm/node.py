@@ -183,6 +183,18 @@ class Node:
         """
         return await self._libp2p.peers(_ASK_TIMEOUT_S)
 
+    async def remotes(self) -> dict[str, frozenset[str]]:
+        """Return where the peers really are that there is a direct connection to: IPs by peer id.
+
+        Raises:
+            UnreachableError: p2pd does not answer.
+        """
+        found: dict[str, frozenset[str]] = {}
+        for peer_id, addresses in (await self._libp2p.remotes(_ASK_TIMEOUT_S)).items():
+            parsed = [parse_address(address) for address in addresses]
+            found[peer_id] = frozenset(a.ip for a in parsed if a and a.ip and not a.relayed)
+        return found
+
     async def rejoin(self) -> None:
         """Try those of the initial and known peers again that are not in the routing table."""
         told = (*self.options.initial_peers, *self.options.known_peers)

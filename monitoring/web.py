@@ -1,0 +1,187 @@
+"""What the exporter serves over HTTP: what is known, at once, whatever the crawl is doing.
+
+It only reads. A request that names another host than this machine is refused, or a page in
+somebody's browser could read it under a name of its own that leads here (DNS rebinding).
+"""
+
+import contextlib
+import ipaddress
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from monitoring import board
+from monitoring.expose import make_registry
+from monitoring.watcher import Picture, Watcher
+from peer.errors import ConfigurationError
+from peer.observe.metrics import CONTENT_TYPE
+
+_LARGEST_REQUEST_BYTES = 4096
+_SHUTDOWN_TIMEOUT_S = 2.0
+_STALE_CRAWLS = 3
+_STALE_S = 60.0
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ListenAddress(NamedTuple):
+    """Where to serve; port 0 is a free one."""
+
+    host: str
+    port: int
+
+
+class Site:
+    """The pages of one watched swarm.
+
+    Args:
+        watcher: What it shows.
+        names: Host names under which it may be asked, beside IP addresses and localhost.
+    """
+
+    def __init__(self, watcher: Watcher, names: Iterable[str] = ()) -> None:
+        self._watcher = watcher
+        self._names = {"localhost", *(name.lower() for name in names)}
+        self._registry = make_registry(watcher)
+
+    def app(self) -> web.Application:
+        """Return the application that serves them."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(client_max_size=_LARGEST_REQUEST_BYTES, middlewares=[guard])
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/sd", self._targets)
+        app.router.add_get("/swarm", self._swarm)
+        app.router.add_get("/leaderboard", self._leaderboard)
+        app.router.add_get("/verdicts", self._verdicts)
+        app.router.add_get("/healthz", self._health)
+        return app
+
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not is_own_host(request.headers.get("Host", ""), self._names):
+            raise web.HTTPForbidden(
+                text="this host name is not served here; name it with --allow-host\n"
+            )
+        response = await handler(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        body = generate_latest(self._registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _targets(self, _request: web.Request) -> web.Response:
+        picture = self._watcher.picture
+        # Prometheus keeps the targets that it has when it is told nothing new.
+        return _json(service_discovery(self._watcher.watched.run_id, picture))
+
+    async def _swarm(self, _request: web.Request) -> web.Response:
+        picture = self._picture()
+        run_id, totals = self._watcher.watched.run_id, self._watcher.totals
+        return _json(board.swarm(run_id, picture.found, picture.view, totals))
+
+    async def _leaderboard(self, _request: web.Request) -> web.Response:
+        picture = self._picture()
+        run_id = self._watcher.watched.run_id
+        return _json(board.leaderboard(run_id, picture.found, picture.view))
+
+    async def _verdicts(self, _request: web.Request) -> web.Response:
+        return _json(board.verdicts(self._watcher.watched.run_id, self._picture().found))
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        problem = problem_of(self._watcher)
+        status = HTTPStatus.OK if problem is None else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json({"ok": problem is None, "problem": problem}, status)
+
+    def _picture(self) -> Picture:
+        picture = self._watcher.picture
+        if picture is None:
+            text = json.dumps({"error": "the first crawl is not complete; ask again soon"})
+            raise web.HTTPServiceUnavailable(text=text, content_type="application/json")
+        return picture
+
+
+def is_own_host(header: str, names: Iterable[str]) -> bool:
+    """Return whether a Host header names this machine: by an IP address, or one of `names`.
+
+    An address cannot be pointed elsewhere by whoever made the page that asks.
+    """
+    bracket = header.startswith("[")
+    host = header[1:].partition("]")[0] if bracket else header.partition(":")[0]
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return not bracket and host.lower() in set(names)
+    return bracket == (ip.version == 6)  # noqa: PLR2004 a version, not a number
+
+
+def service_discovery(run_id: str, picture: Picture | None) -> list[dict[str, Any]]:
+    """Return the targets as http_sd takes them; an empty list where there is none.
+
+    https://prometheus.io/docs/prometheus/latest/http_sd/
+    """
+    offered = picture.targets.offered if picture is not None else {}
+    return [
+        {"targets": [str(endpoint)], "labels": {"run": run_id, "peer_id": peer}}
+        for peer, endpoint in offered.items()
+    ]
+
+
+def problem_of(watcher: Watcher) -> str | None:
+    """Return why what is shown is not to be relied on, in words, or None."""
+    if not watcher.alive:
+        return "the crawl ended; start the exporter again"
+    taken_s = watcher.picture.taken_s if watcher.picture is not None else watcher.began_s
+    age_s = time.monotonic() - taken_s
+    if age_s > _STALE_CRAWLS * watcher.watched.interval_s + _STALE_S:
+        return f"no crawl has brought records for {age_s:.0f} s; is any peer of the run reachable?"
+    if watcher.picture is None:
+        return "the first crawl is not complete"
+    return None
+
+
+@contextlib.asynccontextmanager
+async def serving(site: Site, address: ListenAddress) -> AsyncIterator[str]:
+    """Serve `site` and yield its URL, without a path.
+
+    Raises:
+        ConfigurationError: The address cannot be had.
+    """
+    listener = _listener(address)
+    runner = web.AppRunner(site.app(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    with listener:
+        host, port = listener.getsockname()[:2]
+        try:
+            await web.SockSite(runner, listener).start()
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        finally:
+            await runner.cleanup()
+
+
+def _listener(address: ListenAddress) -> socket.socket:
+    host, port = address
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(place[:2], family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host} port {port or 'any'} cannot be listened at: "
+            f"{os.strerror(error.errno) if error.errno else error}; choose another with --listen"
+        ) from error
+
+
+def _json(body: Any, status: int = HTTPStatus.OK) -> web.Response:
+    text = json.dumps(body, allow_nan=False)
+    return web.Response(text=text, status=status, content_type="application/json")
