@@ -25,9 +25,13 @@ _MONITOR_READY_S = 120.0
 _GRAFANA_HOMES = (Path("/usr/share/grafana"), Path("/opt/grafana"))
 
 
-def exporter(run: str, peers: Sequence[str], listen: str, folder: Path) -> Program:
-    """Return the exporter of `run`, which first asks `peers`."""
+def exporter(
+    run: str, peers: Sequence[str], home: Path | None, listen: str, folder: Path
+) -> Program:
+    """Return the exporter of `run`, which first asks `peers` and those that `home` knows."""
     met = [word for peer in peers for word in ("--peers", peer)]
+    if home is not None and home.is_dir():
+        met += ["--home", str(home)]
     return Program(
         name="ctpeer-monitor",
         command=[sys.executable, "-m", "monitoring", run, "--listen", listen, *met],

@@ -97,13 +97,13 @@ def stack(  # noqa: PLR0913 one parameter an option
         programs = [
             servers.prometheus(folder, prometheus, retention, monitor=monitor, run_id=run_id)
         ]
+        found = [resolve_home(home) for home in homes or (None,)]
         if run is not None and monitor is not None:
-            programs.insert(0, servers.exporter(run, peers, monitor, folder))
+            programs.insert(0, servers.exporter(run, peers, found[0].path, monitor, folder))
         if (shown := servers.grafana(folder, grafana, prometheus)) is not None:
             programs.append(shown)
         else:
             addresses["grafana"] = None
-        found = [resolve_home(home) for home in homes or (None,)]
 
         def look() -> None:
             write_targets(folder, found, scraped)
