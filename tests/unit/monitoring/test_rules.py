@@ -129,3 +129,12 @@ def test_every_range_holds_four_scrapes_and_every_metric_is_known(rule, known_me
     used = set(re.findall(r"(?:\w+:)?ctpeer_\w+(?::\w+)?", rule["expr"]))
     assert used <= known_metrics
     assert used or "up{" in rule["expr"]
+
+
+@promtool
+def test_what_the_document_says_of_remote_write_is_right(tmp_path):
+    text = (DOCS_PATH / "dashboards.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(block)
+    done = told_by("check", "config", str(tmp_path / "prometheus.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
