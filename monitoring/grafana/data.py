@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, bars, lines, stat
+from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, bars, lines, or_none, stat
 
 RUN = 'run=~"$run"'
 RATE = "[$__rate_interval]"
@@ -107,8 +107,9 @@ def _work(sheet: Sheet) -> None:
         lines(
             "Tokens",
             {
-                "{{peer_id}}": f"sum by (peer_id) (rate(ctpeer_tokens_total{{{RUN}}}{RATE}))"
-                " or on () vector(0)"
+                "{{peer_id}}": or_none(
+                    f"sum by (peer_id) (rate(ctpeer_tokens_total{{{RUN}}}{RATE}))", "peer_id"
+                )
             },
             "Trained on, by peer.",
             unit="suffix:tok/s",
@@ -117,8 +118,9 @@ def _work(sheet: Sheet) -> None:
         lines(
             "Rows",
             {
-                "{{peer_id}}": f"sum by (peer_id) (rate(ctpeer_samples_total{{{RUN}}}{RATE}))"
-                " or on () vector(0)"
+                "{{peer_id}}": or_none(
+                    f"sum by (peer_id) (rate(ctpeer_samples_total{{{RUN}}}{RATE}))", "peer_id"
+                )
             },
             "Trained on, by peer.",
             unit="suffix:/s",

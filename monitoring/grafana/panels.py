@@ -22,6 +22,8 @@ Steps = Sequence[tuple[float | None, str]]
 """Colours, each from a value on; the first from None on."""
 PLAIN: Steps = ((None, BLUE),)
 
+_SMALL = {"s", "suffix:nats", "percentunit"}
+"""Units in which less than one is a lot; of all others an axis reaches to one at least."""
 _STAT_HEIGHT = 4
 _PANEL_HEIGHT = 8
 _WIDTH = 24
@@ -40,6 +42,11 @@ class Panel:
     builder: Any
     width: int
     height: int
+
+
+def or_none(query: str, label: str) -> str:
+    """Return `query`, or a zero with "none" for its `label` where it finds nothing."""
+    return f'{query} or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
 def stat(
@@ -95,6 +102,8 @@ def lines(
             .show_legend(True)
         )
     )
+    if unit not in _SMALL:
+        panel.axis_soft_max(1)
     if stacked:
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     if steps is not None:

@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, lines, stat, timeline
+from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, lines, or_none, stat, timeline
 
 ME = 'run=~"$run",peer_id=~"$peer"'
 RATE = "[$__rate_interval]"
@@ -87,8 +87,8 @@ def _training(sheet: Sheet) -> None:
         ),
         lines(
             "Held-out score",
-            {"{{name}}": f"max by (name) (ctpeer_heldout{{{ME}}}) or on () vector(0)"},
-            "On data that nobody trains on; 0 before the first evaluation.",
+            {"{{name}}": or_none(f"max by (name) (ctpeer_heldout{{{ME}}})", "name")},
+            "On data that nobody trains on; none before the first evaluation.",
         ),
         lines(
             "Tokens",

@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, lines, stat
+from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, lines, or_none, stat
 
 RUN = 'run=~"$run"'
 
@@ -118,7 +118,7 @@ def _verdicts(sheet: Sheet) -> None:
 
 def _validators(sheet: Sheet) -> None:
     def each(name: str) -> str:
-        return f"sum by (peer_id) (ctpeer_{name}{{{RUN}}}) or on () vector(0)"
+        return or_none(f"sum by (peer_id) (ctpeer_{name}{{{RUN}}})", "peer_id")
 
     sheet.row(
         "Validators that are scraped",
