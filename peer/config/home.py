@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from peer.errors import ConfigurationError
@@ -77,6 +78,12 @@ class Home:
     def run_path(self, run_id: str) -> Path:
         """Return the folder of one run."""
         return self.runs_path / run_id
+
+    def disk_free_bytes(self) -> int | None:
+        """Return what the disk under this home has left for us; None if it cannot be asked."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.path).free
+        return None
 
     def prepare(self) -> None:
         """Make the home, and make sure that it can be used.

@@ -186,6 +186,7 @@ class Supervisor:
                 pid=os.getpid(),
                 worker_pid=self._worker.pid if self._worker else None,
                 invite=self._invite(),
+                disk_free_bytes=self._home.disk_free_bytes(),
             ),
         )
 

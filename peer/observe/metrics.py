@@ -5,6 +5,7 @@ worker; gauges are read off the status when Prometheus asks. Run and peer id are
 target, not of the series.
 """
 
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -90,6 +91,7 @@ class Metrics:
         self._group = gauge("group_peers", "Peers in the last committed round.")
         self._age = gauge("checkpoint_age_seconds", "Since the last checkpoint was written.")
         self._memory = gauge("resident_memory_bytes", "Resident memory.", "process")
+        self._disk = gauge("disk_free_bytes", "What the disk under the home has left.")
 
     def _make_counters(self, failures: Iterable[str], deaths: Iterable[str]) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -258,6 +260,8 @@ class Metrics:
             self._good_epoch.set(good["epoch"])
             if good["age_s"] is not None:
                 self._good_age.set(good["age_s"])
+        free = status["disk_free_bytes"]
+        self._disk.set(math.nan if free is None else free)  # zero would be an alarm
         for process in ("supervisor", "worker"):
             self._memory.labels(process).set(rss_bytes.get(process, 0))
         return generate_latest(self.registry)

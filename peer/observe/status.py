@@ -251,6 +251,7 @@ class Surroundings:
         pid: The supervisor's process id.
         worker_pid: The worker's, if there is one.
         invite: What others join with; None while this peer has no address.
+        disk_free_bytes: What the home's disk has left; None if it cannot be asked.
     """
 
     state: str
@@ -264,6 +265,7 @@ class Surroundings:
     pid: int
     worker_pid: int | None
     invite: str | None = None
+    disk_free_bytes: int | None = None
 
 
 def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
@@ -329,6 +331,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "uptime_s": around.now_s - snapshot.started_s,
         "device": loaded.device if loaded else None,
         "rss_bytes": sum(around.rss_bytes.values()),
+        "disk_free_bytes": around.disk_free_bytes,
         "metrics_url": around.metrics_url,
         "pid": around.pid,
         "worker_pid": around.worker_pid,

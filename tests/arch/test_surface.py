@@ -66,6 +66,7 @@ METRICS = [
     "ctpeer_checkpoint_age_seconds",
     "ctpeer_checkpoints_total",
     "ctpeer_contribution_loss_terms",
+    "ctpeer_disk_free_bytes",
     "ctpeer_dropped_tokens_total",
     "ctpeer_epoch",
     "ctpeer_evaluations_total",

@@ -1,5 +1,6 @@
 """Real nodes and entry points on loopback."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -92,6 +93,7 @@ class Running:
             stderr=(folder / "stderr").open("wb"),
             env=os.environ | {"TMPDIR": temporary},
         )
+        self.homes_path = folder / "homes"
         self._folder = folder
         self._seen = set()
 
@@ -142,15 +144,30 @@ class Running:
             process.kill()
 
 
-@pytest.fixture
-def start_sandbox(tmp_path):
+@contextlib.contextmanager
+def sandboxes(folder):
     started = []
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as temporary:  # sockets: a short path
 
         def start(*arguments):
-            started.append(Running(tmp_path, temporary, *arguments))
+            started.append(Running(folder, temporary, *arguments))
             return started[-1]
 
+        try:
+            yield start
+        finally:
+            for sandbox in started:
+                sandbox.reap()
+
+
+@pytest.fixture
+def start_sandbox(tmp_path):
+    with sandboxes(tmp_path) as start:
         yield start
-        for sandbox in started:
-            sandbox.reap()
+
+
+@pytest.fixture(scope="module")
+def start_lasting_sandbox(tmp_path_factory):
+    """Start one that several tests look at; its homes are in `homes` of its folder."""
+    with sandboxes(tmp_path_factory.mktemp("sandbox")) as start:
+        yield start

@@ -90,6 +90,14 @@ def test_a_socket_can_be_bound_in_the_home_with_the_longest_path_taken():
             Home(Path(f"{home.path}x")).prepare()
 
 
+def test_the_disk_under_the_home_has_something_left(tmp_path):
+    assert Home(tmp_path).disk_free_bytes() > 0
+
+
+def test_of_a_home_that_is_not_there_the_disk_is_unknown(tmp_path):
+    assert Home(tmp_path / "nothing").disk_free_bytes() is None
+
+
 @pytest.mark.parametrize("blocked", ["home", "home/runs", "home/logs"])
 def test_a_file_in_the_way_is_named_with_what_to_do(blocked, tmp_path):
     blocker = tmp_path / blocked

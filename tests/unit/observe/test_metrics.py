@@ -1,3 +1,5 @@
+import dataclasses
+import math
 import shutil
 import subprocess
 
@@ -171,6 +173,17 @@ def test_a_branch_that_was_left_is_counted_with_what_was_lost(metrics):
     assert value(text, "ctpeer_branches_left_total") == 1
     assert value(text, "ctpeer_branch_lost_epochs_total") == 4
     assert value(text, "ctpeer_dropped_tokens_total") == 16
+
+
+@pytest.mark.parametrize("free", [5_000, 0])
+def test_the_disk_has_what_the_status_says(metrics, free):
+    around = dataclasses.replace(SURROUNDINGS, disk_free_bytes=free)
+    text = metrics.expose(render(Snapshot(started_s=0.0), around), {}).decode()
+    assert value(text, "ctpeer_disk_free_bytes") == free
+
+
+def test_a_disk_that_cannot_be_asked_is_no_full_one(metrics):
+    assert math.isnan(value(exposed(metrics), "ctpeer_disk_free_bytes"))
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
