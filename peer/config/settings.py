@@ -114,6 +114,18 @@ class MetricsSettings(Section):
     port: int | None = Field(default=None, ge=0, le=65535)
 
 
+class PageSettings(Section):
+    """The local page, on the loopback interface only.
+
+    Attributes:
+        enabled: Whether there is one.
+        port: Where; without it 8460 is taken, or a free one if it is not free.
+    """
+
+    enabled: bool = True
+    port: int | None = Field(default=None, ge=0, le=65535)
+
+
 class WorkerSettings(Section):
     """How long the worker may say nothing before it is taken for hung and started again."""
 
@@ -192,6 +204,7 @@ class Settings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     metrics: MetricsSettings = MetricsSettings()
+    page: PageSettings = PageSettings()
     swarm: SwarmSettings = SwarmSettings()
     worker: WorkerSettings = WorkerSettings()
     validation: ValidationSettings = ValidationSettings()

@@ -27,6 +27,16 @@ FINISHED = {
     "saved": True,
 }
 END = [FINISHED, {"exit": 0}]
+COMMITTED = {
+    "kind": "RoundCommitted",
+    "epoch": 1,
+    "generation": 0,
+    "loss_terms": {"Qm": 100},
+    "loss": 4.5,
+    "seconds_by_phase": {},
+    "dropped_samples": 0,
+    "dropped_tokens": 0,
+}
 
 
 def run(supervisor, scenario=None, **options):
@@ -266,3 +276,11 @@ def test_no_child_is_left_behind(supervise):
 def test_the_last_status_is_kept_for_whoever_asks_later(supervise, home):
     run(supervise([PROGRESS, *END]))
     assert '"tokens_total": 100' in home.last_status_path.read_text()
+
+
+def test_the_curves_survive_a_crash_and_the_daemons_own_end(supervise):
+    again = COMMITTED | {"epoch": 2, "loss": 4.0}
+    assert run(supervise([TRAINING, COMMITTED, "crash"], [TRAINING, again, *END])) == 0
+    later = supervise([TRAINING, COMMITTED | {"epoch": 3, "loss": 3.5}, *END])
+    assert run(later) == 0
+    assert later.snapshot.history.shown()["loss"] == [[1, 4.5], [2, 4.0], [3, 3.5]]
