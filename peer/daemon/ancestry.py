@@ -1,7 +1,7 @@
-"""The checkpoints and verdicts on the disk, read beside the event loop when there are new ones.
+"""The checkpoints and verdicts on the disk, read beside the event loop while somebody looks.
 
 They are read from the disk, not from events: so they are right before a worker has loaded, and
-after one has died.
+after one has died. Nobody waits for the disk: what was read last is what is told.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from peer.validation.verdict import Verdict
 
 _VERDICTS_SHOWN = 32
-_UNREAD: tuple[object, ...] = ()
+_REFRESH_S = 15.0
+"""Old ones are dropped, and annotations written, at moments that no event tells of."""
 
 
 class Ancestry:
@@ -24,11 +25,12 @@ class Ancestry:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._read_at = _UNREAD
         self._lineage: dict[str, Any] = {"checkpoints": [], "verdicts": [], "problem": None}
-        self._reading = asyncio.Lock()
+        self._read_of: object = None
+        self._read_s = 0.0
+        self._reading: asyncio.Task[None] | None = None
 
-    async def of(self, status: Mapping[str, Any]) -> Mapping[str, Any]:
+    def of(self, status: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the checkpoints and verdicts as JSON has them, newest first."""
         saved, validation = status["checkpoint"], status["validation"]
         now = (
@@ -37,11 +39,15 @@ class Ancestry:
             validation and validation["round"],
             status["worker_pid"],
         )
-        if now != self._read_at and not self._reading.locked():
-            async with self._reading:
-                self._lineage = await asyncio.to_thread(self._read, status["run_id"])
-                self._read_at = now
+        old = asyncio.get_running_loop().time() - self._read_s > _REFRESH_S
+        if (old or now != self._read_of) and (self._reading is None or self._reading.done()):
+            self._read_of = now
+            self._reading = asyncio.create_task(self._refresh(status["run_id"]))
         return self._lineage
+
+    async def _refresh(self, run_id: str) -> None:
+        self._lineage = await asyncio.to_thread(self._read, run_id)
+        self._read_s = asyncio.get_running_loop().time()
 
     def _read(self, run_id: str) -> dict[str, Any]:
         # numpy loads with it: 13 MB that a supervisor without a page has no use for.

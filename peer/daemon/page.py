@@ -74,5 +74,5 @@ class _View:
             "rss_bytes": dict(supervisor.rss_bytes()),
             "history": supervisor.snapshot.history.shown(),
             "last_group": dict(commits[-1].loss_terms) if commits else {},
-            "lineage": await self._ancestry.of(status),
+            "lineage": self._ancestry.of(status),
         }
