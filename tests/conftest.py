@@ -24,7 +24,7 @@ from peer.run.manifest import (
     TokenizerSection,
 )
 
-WITH_PROCESSES = {"benchmarks", "boot", "contract", "faults", "swarm"}
+WITH_PROCESSES = {"benchmarks", "boot", "browser", "contract", "faults", "swarm"}
 SEQUENCE_LENGTH = 16
 VOCABULARY = 300
 

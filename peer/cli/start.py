@@ -43,6 +43,11 @@ _HINT = "Ctrl-C stops after a checkpoint; see also `ctpeer pause`, `ctpeer finis
     type=click.IntRange(0, 65535),
     help="Where to serve /metrics; 8470 if it is free.",
 )
+@click.option(
+    "--page-port",
+    type=click.IntRange(0, 65535),
+    help="Where to serve the local page; 8460 if it is free.",
+)
 @click.option("--listen", multiple=True, metavar="ADDRESS", help="Where others reach this peer.")
 @click.option(
     "--announce",
@@ -68,6 +73,7 @@ def start(  # noqa: PLR0913 one parameter an option
     threads: int | None,
     micro_batch: int | None,
     metrics_port: int | None,
+    page_port: int | None,
     listen: tuple[str, ...],
     announce: tuple[str, ...],
     peers: tuple[str, ...],
@@ -94,6 +100,7 @@ def start(  # noqa: PLR0913 one parameter an option
         "compute.threads": threads,
         "compute.micro_batch": micro_batch,
         "metrics.port": metrics_port,
+        "page.port": page_port,
         "swarm.listen": list(listen) or None,
         "swarm.announce": list(announce) or None,
         "swarm.peers": list(peers) or None,

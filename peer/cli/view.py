@@ -48,6 +48,8 @@ def lines(status: Status) -> list[tuple[str, str]]:
     rows.append(("checkpoint", _checkpoint(status["checkpoint"])))
     rows.append(("process", _process(status)))
     rows.append(("metrics", status["metrics_url"]))
+    if status["page_url"] is not None:
+        rows.append(("page", status["page_url"]))
     return rows
 
 

@@ -55,6 +55,16 @@ class Home:
         return self.path / "last_status.json"
 
     @property
+    def history_path(self) -> Path:
+        """The curves of the run that ran last."""
+        return self.path / "history.json"
+
+    @property
+    def page_key_path(self) -> Path:
+        """The key of the local page."""
+        return self.path / "page.key"
+
+    @property
     def known_peers_path(self) -> Path:
         """Where other peers were reached."""
         return self.path / "known_peers.json"

@@ -145,6 +145,18 @@ class MetricsSettings(Section):
         return str(endpoint)
 
 
+class PageSettings(Section):
+    """The local page, on the loopback interface only.
+
+    Attributes:
+        enabled: Whether there is one.
+        port: Where; without it 8460 is taken, or a free one if it is not free.
+    """
+
+    enabled: bool = True
+    port: int | None = Field(default=None, ge=0, le=65535)
+
+
 class WorkerSettings(Section):
     """How long the worker, or its training, may say nothing before it is started again."""
 
@@ -223,6 +235,7 @@ class Settings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     metrics: MetricsSettings = MetricsSettings()
+    page: PageSettings = PageSettings()
     swarm: SwarmSettings = SwarmSettings()
     worker: WorkerSettings = WorkerSettings()
     validation: ValidationSettings = ValidationSettings()

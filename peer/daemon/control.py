@@ -1,14 +1,14 @@
 """What the supervisor answers: commands on a Unix socket, metrics on a TCP port.
 
 Whoever can open the socket commands the daemon, so it is its owner's alone (0600). The port serves
-only `/metrics`.
+only `/metrics`: it may be open to others, whom Prometheus finds by any name or address.
 """
 
 import contextlib
 import json
 import math
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,23 @@ from peer.observe.metrics import CONTENT_TYPE
 DEFAULT_METRICS_PORT = 8470
 
 _LONGEST_PAUSE_S = 366 * 86400.0
-_LARGEST_REQUEST_BYTES = 4096
+LARGEST_REQUEST_BYTES = 4096
 _SHUTDOWN_TIMEOUT_S = 2.0
+
+Command = Callable[[web.Request], Awaitable[web.Response]]
 
 
 @contextlib.asynccontextmanager
 async def serve_control(supervisor: Supervisor, path: Path) -> AsyncIterator[None]:
     """Serve commands on the Unix socket at `path`."""
-    app = web.Application(client_max_size=_LARGEST_REQUEST_BYTES)
-    control = _Control(supervisor)
+    app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
+    control = Control(supervisor)
     app.router.add_get("/commits", control.commits)
     app.router.add_get("/status", control.status)
-    app.router.add_post("/pause", control.pause)
-    app.router.add_post("/resume", control.resume)
-    app.router.add_post("/finish", control.finish)
-    app.router.add_post("/stop", control.stop)
+    for name, command in control.commands.items():
+        app.router.add_post(f"/{name}", command)
     with _unix_listener(path) as listener:
-        async with _serving(app, listener):
+        async with serving(app, listener):
             yield
 
 
@@ -50,32 +50,50 @@ async def serve_metrics(supervisor: Supervisor, settings: MetricsSettings) -> As
     Raises:
         ConfigurationError: The address cannot be had.
     """
-    listener = _listen(settings)
+    listener = listen(
+        settings.host,
+        settings.port,
+        DEFAULT_METRICS_PORT,
+        "/metrics",
+        "--metrics-port, or host and port under [metrics] in peer.toml",
+    )
 
     async def metrics(_request: web.Request) -> web.Response:
         body = supervisor.metrics.expose(supervisor.status(), supervisor.rss_bytes())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application(client_max_size=_LARGEST_REQUEST_BYTES)
+    app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
     app.router.add_get("/metrics", metrics)
-    host, port = listener.getsockname()[:2]
-    async with _serving(app, listener):
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+    async with serving(app, listener):
+        yield f"{url_of(listener)}metrics"
 
 
-class _Control:
+class Control:
     """The commands as requests; each is answered with the status that follows it."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
 
+    @property
+    def commands(self) -> dict[str, Command]:
+        """What can be asked for with POST, by name."""
+        return {
+            "pause": self.pause,
+            "resume": self.resume,
+            "finish": self.finish,
+            "stop": self.stop,
+        }
+
     async def status(self, _request: web.Request) -> web.Response:
+        """Answer with the status."""
         return web.json_response(self._supervisor.status())
 
     async def commits(self, _request: web.Request) -> web.Response:
+        """Answer with the last certificates."""
         return web.json_response({"commits": self._supervisor.commits()})
 
     async def pause(self, request: web.Request) -> web.Response:
+        """Pause, for `for_s` seconds if the request says so."""
         try:
             for_s = _pause_seconds(await request.json() if request.can_read_body else {})
             self._supervisor.pause("paused by you", for_s)
@@ -84,14 +102,17 @@ class _Control:
         return await self.status(request)
 
     async def resume(self, request: web.Request) -> web.Response:
+        """Undo a pause."""
         self._supervisor.resume()
         return await self.status(request)
 
     async def finish(self, request: web.Request) -> web.Response:
+        """Let the epoch under way be the last."""
         self._supervisor.finish()
         return await self.status(request)
 
     async def stop(self, request: web.Request) -> web.Response:
+        """End now."""
         self._supervisor.stop()
         return await self.status(request)
 
@@ -110,19 +131,28 @@ def _pause_seconds(body: Any) -> float | None:
     return float(for_s)
 
 
-def _listen(settings: MetricsSettings) -> socket.socket:
-    wanted = settings.port
+def listen(host: str, wanted: int | None, default: int, what: str, choice: str) -> socket.socket:
+    """Return a listener for `what` on the port `wanted`, or on `default`, or on a free one.
+
+    Raises:
+        ConfigurationError: It cannot be had; `choice` is how to choose another.
+    """
     if wanted is None:
         with contextlib.suppress(OSError):
-            return _bind(settings.host, DEFAULT_METRICS_PORT)
+            return _bind(host, default)
     try:
-        return _bind(settings.host, wanted or 0)
+        return _bind(host, wanted or 0)
     except OSError as error:
         raise ConfigurationError(
-            f"/metrics cannot be served on {settings.host} port {wanted or 'any'}: "
-            f"{error.strerror or error}; choose another address with "
-            "--metrics-port, or host and port under [metrics] in peer.toml"
+            f"{what} cannot be served on {host} port {wanted or 'any'}: "
+            f"{error.strerror or error}; choose another address with {choice}"
         ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address of what a TCP listener serves."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 @contextlib.contextmanager
@@ -144,7 +174,8 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on `listener`, and close both in the end."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     try:

@@ -12,6 +12,7 @@ from peer.clock import SystemClock
 from peer.config.home import Home
 from peer.config.settings import Settings
 from peer.daemon.control import serve_control, serve_metrics
+from peer.daemon.page import serve_page
 from peer.daemon.supervisor import Supervisor
 from peer.errors import ConfigurationError
 from peer.run.demo import demo_run_path
@@ -98,9 +99,12 @@ async def serve(
     async with (
         serve_metrics(supervisor, settings.metrics) as metrics_url,
         serve_control(supervisor, home.socket_path),
+        serve_page(supervisor, home, settings.page) as page_url,
     ):
-        supervisor.metrics_url = metrics_url
+        supervisor.metrics_url, supervisor.page_url = metrics_url, page_url
         log.info("metrics: %s", metrics_url)
+        if page_url is not None:
+            log.info("page: %s", page_url)
         shown = asyncio.create_task(_show(view, supervisor)) if view is not None else None
         try:
             return await supervisor.run(paused=paused)

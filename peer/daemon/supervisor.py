@@ -20,6 +20,7 @@ import psutil
 from peer.clock import Clock
 from peer.config.home import Home
 from peer.config.settings import Settings
+from peer.daemon.curves import load_history, save_history
 from peer.daemon.herald import Herald
 from peer.daemon.lifecycle import TRIGGER_OF_PHASE, State, Trigger, follow
 from peer.daemon.process import EXIT_NETWORK, WORKER_COMMAND, Junk, WorkerProcess, kernel_oom_kills
@@ -100,6 +101,7 @@ class Supervisor:
         self._command = command
         self.metrics = Metrics(State, RoundFailure, FailureClass, Refusal)
         self.metrics_url = ""
+        self.page_url: str | None = None
         self.snapshot = Snapshot(clock.monotonic_s())
         self.state = State.RESTARTING
         self._reason = "starting"
@@ -181,6 +183,7 @@ class Supervisor:
                 unix_time_s=self._clock.now_s(),
                 rss_bytes=self.rss_bytes(),
                 metrics_url=self.metrics_url,
+                page_url=self.page_url,
                 run_id=self._run_id,
                 role=self._settings.validation.role,
                 pid=os.getpid(),
@@ -199,6 +202,17 @@ class Supervisor:
         with contextlib.suppress(UsageError):  # no address that others could dial
             return dump_invite(Invite.of(self._run_id, (*seen.addresses[:4], *there)))
         return None
+
+    @property
+    def paused(self) -> str | None:
+        """Why it is to be paused, whatever the worker does; None if it is not."""
+        return self._paused
+
+    @property
+    def quiet_s(self) -> float | None:
+        """How long the worker has said nothing, if that is longer than it should be."""
+        quiet_s = self._vitals.signs(self.state, self._clock.monotonic_s()).silent_s
+        return quiet_s if self._worker is not None and quiet_s > _QUIET_AFTER_S else None
 
     def commits(self) -> list[dict[str, Any]]:
         """Return the last certificates that the worker took in, oldest first."""
@@ -228,6 +242,7 @@ class Supervisor:
         """
         if paused:
             self._paused = "started paused; `ctpeer resume` begins"
+        self.snapshot.history = load_history(self._home.history_path, self._run_id)
         loop = asyncio.get_running_loop()
         handlers = {
             signal.SIGTERM: self.stop,
@@ -430,8 +445,7 @@ class Supervisor:
     def _words(self) -> str:
         """Return the reason for the state, with what a person should know beside it."""
         words = self._reason
-        quiet_s = self._vitals.signs(self.state, self._clock.monotonic_s()).silent_s
-        if self._worker is not None and quiet_s > _QUIET_AFTER_S:
+        if (quiet_s := self.quiet_s) is not None:
             words += f"; no word from the worker for {quiet_s:.0f} s"
             words += f" (it is killed after {self._silence_limit_s():.0f} s)"
         if self._paused is not None and self.state is State.RESTARTING:
@@ -476,6 +490,7 @@ class Supervisor:
             fresh.replace(self._home.last_status_path)
         except OSError as error:
             log.warning("the last status was not kept: %s", error)
+        save_history(self._home.history_path, self._run_id, self.snapshot.history)
 
 
 def _ending(code: int) -> str:

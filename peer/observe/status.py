@@ -31,6 +31,7 @@ from peer.events import (
     VerdictAdopted,
     WorkRepeated,
 )
+from peer.observe.history import History
 from peer.validation.state import Phase
 
 SCHEMA_VERSION = 1
@@ -107,6 +108,7 @@ class Snapshot:
     scores: deque[tuple[int, float]] = dataclasses.field(
         default_factory=lambda: deque(maxlen=_SPARK_POINTS)
     )
+    history: History = dataclasses.field(default_factory=History)
     _rate: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
 
     def apply(self, event: Message, now_s: float) -> None:  # noqa: C901, PLR0912 one case an event
@@ -143,6 +145,7 @@ class Snapshot:
             case Evaluated():
                 self.evaluated = event
                 self.scores.append((event.epoch, event.value))
+                self.history.heldout.add(event.epoch, event.value)
             case CheckpointWritten():
                 self.checkpoint = SavedState(event.state_root, event.epoch, event.unix_time_s)
                 self.checkpoint_problem = None
@@ -187,11 +190,14 @@ class Snapshot:
         self.commits.append(Commit(event.epoch, event.generation, event.loss_terms))
         self.contribution_samples = self.contribution_weight = 0
         self.dropped_tokens += event.dropped_tokens
+        self.history.group.add(event.epoch, self.group)
         if event.loss is not None:
             self.losses.append(event.loss)
+            self.history.loss.add(event.epoch, event.loss)
 
     def _leave_branch(self, event: BranchLeft) -> None:
         self.epoch = event.epoch
+        self.history.back_to(event.epoch)
         self.contribution_samples = self.contribution_weight = 0
         self.dropped_tokens += event.dropped_tokens
         self.lost_epochs += event.lost_epochs
@@ -200,6 +206,7 @@ class Snapshot:
 
     def _roll_back(self, event: RolledBack) -> None:
         self.epoch, self.generation = event.epoch, event.generation
+        self.history.back_to(event.epoch)
         self.contribution_samples = self.contribution_weight = 0
         self.dropped_tokens += event.dropped_tokens
         self.rollbacks += 1
@@ -219,6 +226,7 @@ class Snapshot:
         self.loaded = event
         self.shards = event.shards
         self.epoch, self.generation = event.epoch, event.generation
+        self.history.back_to(event.epoch)
         self.tokens_total, self.micro_batch = event.tokens_total, event.micro_batch
         if event.state_root is not None:
             self.root = RootComputed(epoch=event.epoch, state_root=event.state_root)
@@ -246,6 +254,7 @@ class Surroundings:
         unix_time_s: The wall clock.
         rss_bytes: Resident memory by process.
         metrics_url: Where /metrics is served.
+        page_url: Where the page is, with its key; None where there is none.
         run_id: The run.
         role: What the volunteer wants the peer to be: a trainer or a validator.
         pid: The supervisor's process id.
@@ -266,6 +275,7 @@ class Surroundings:
     worker_pid: int | None
     invite: str | None = None
     disk_free_bytes: int | None = None
+    page_url: str | None = None
 
 
 def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
@@ -333,6 +343,7 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "rss_bytes": sum(around.rss_bytes.values()),
         "disk_free_bytes": around.disk_free_bytes,
         "metrics_url": around.metrics_url,
+        "page_url": around.page_url,
         "pid": around.pid,
         "worker_pid": around.worker_pid,
     }

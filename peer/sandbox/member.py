@@ -17,7 +17,7 @@ from peer.sandbox.processes import PeerProcesses
 from peer.sandbox.rulings import read_row
 
 START_OPTIONS = (
-    *("--plain", "--hold", "--threads", "1", "--metrics-port", "0"),
+    *("--plain", "--hold", "--threads", "1", "--metrics-port", "0", "--page-port", "0"),
     *("--listen", "/ip4/127.0.0.1/tcp/0"),
 )
 

@@ -81,6 +81,18 @@ def test_the_supervisor_loads_neither_torch_nor_hivemind():
     assert not {"torch", "transformers", "hivemind", "pyarrow"} & set(ast.literal_eval(done.stdout))
 
 
+def test_what_the_page_reads_off_the_disk_loads_neither_torch_nor_hivemind():
+    code = (
+        "import sys, peer.daemon.ancestry, peer.checkpoint.card, peer.checkpoint.lineage,"
+        " peer.checkpoint.shelf, peer.validation.archive;"
+        "print(sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"torch", "transformers", "hivemind", "pyarrow"} & set(ast.literal_eval(done.stdout))
+
+
 def test_rounds_over_any_transport_need_neither_torch_nor_hivemind():
     code = (
         "import sys, peer.training.averaging, peer.training.catchup;"

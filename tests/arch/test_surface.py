@@ -43,7 +43,7 @@ CLI = {
     "run verify": "directory --home --json",
     "start": (
         "run --alone --announce --client --device --hold --home --listen --max-epochs"
-        " --metrics-port --micro-batch --paused --peers --plain --role --threads"
+        " --metrics-port --micro-batch --page-port --paused --peers --plain --role --threads"
     ),
     "sandbox": (
         "--freeze --home --join-at --json --kill --kill-founder --max-epochs --peers --run"

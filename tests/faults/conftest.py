@@ -28,6 +28,7 @@ QUICK = {
     "CTPEER_COMPUTE__DEVICE": "cpu",
     "CTPEER_CHECKPOINT__INTERVAL_S": "0.2",
     "CTPEER_METRICS__PORT": "0",
+    "CTPEER_PAGE__PORT": "0",
     "CTPEER_SWARM__LISTEN": "/ip4/127.0.0.1/tcp/0",
     # What is tested with one daemon alone needs no others, and hivemind takes seconds to load.
     "CTPEER_SWARM__ENABLED": "false",

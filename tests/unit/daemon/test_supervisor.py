@@ -29,6 +29,16 @@ FINISHED = {
     "saved": True,
 }
 END = [FINISHED, {"exit": 0}]
+COMMITTED = {
+    "kind": "RoundCommitted",
+    "epoch": 1,
+    "generation": 0,
+    "loss_terms": {"Qm": 100},
+    "loss": 4.5,
+    "seconds_by_phase": {},
+    "dropped_samples": 0,
+    "dropped_tokens": 0,
+}
 
 
 def run(supervisor, scenario=None, **options):
@@ -336,3 +346,11 @@ def test_a_watchdog_hears_nothing_of_a_worker_that_hangs_until_another_takes_its
     assert "WATCHDOG=1" not in hung
     assert "the worker said nothing for 2 s: it is killed" in caplog.text
     assert supervisor.status()["restarts_by_reason"] == {"hang": 1}
+
+
+def test_the_curves_survive_a_crash_and_the_daemons_own_end(supervise):
+    again = COMMITTED | {"epoch": 2, "loss": 4.0}
+    assert run(supervise([TRAINING, COMMITTED, "crash"], [TRAINING, again, *END])) == 0
+    later = supervise([TRAINING, COMMITTED | {"epoch": 3, "loss": 3.5}, *END])
+    assert run(later) == 0
+    assert later.snapshot.history.shown()["loss"] == [[1, 4.5], [2, 4.0], [3, 3.5]]

@@ -12,6 +12,7 @@ from peer.events import (
     PeerMisbehaved,
     PeersSeen,
     Progress,
+    RolledBack,
     RootComputed,
     RoundCommitted,
     RoundFailed,
@@ -229,6 +230,37 @@ def test_repeated_work_and_quarantined_shards_are_shown():
     )
     assert status["tokens_repeated"] == 64
     assert status["shards_quarantined"] == {"b.txt": "cut short"}
+
+
+def curves_after(*events):
+    snapshot = Snapshot(started_s=0.0)
+    for event in events:
+        snapshot.apply(event, 0.0)
+    return snapshot.history.shown()
+
+
+def test_the_curves_go_over_all_epochs_and_scores(make_loaded):
+    score = Evaluated(epoch=2, name="bits_per_byte", value=3.1, metrics={}, seconds=1.0)
+    group = {"Qm": 30, "Qn": 40}
+    assert curves_after(make_loaded(), committed(1, 5.0), committed(2, None, group), score) == {
+        "loss": [[1, 5.0]],
+        "heldout": [[2, 3.1]],
+        "group": [[1, 1.0], [2, 2.0]],
+    }
+
+
+def test_a_worker_that_begins_at_an_earlier_epoch_takes_the_curves_back(make_loaded):
+    epochs = [committed(epoch, 5.0) for epoch in range(1, 9)]
+    curves = curves_after(make_loaded(), *epochs, make_loaded(epoch=6, state_root="ab"))
+    assert curves["loss"][-1] == [6, 5.0]
+
+
+def test_a_rollback_takes_the_curves_back():
+    rolled = RolledBack(
+        reason="rejected", generation=1, epoch=4, lost_epochs=4, dropped_samples=0, dropped_tokens=0
+    )
+    curves = curves_after(*(committed(epoch, 5.0) for epoch in range(1, 9)), rolled)
+    assert curves["group"][-1] == [4, 1.0]
 
 
 def test_a_dead_workers_unfinished_epoch_is_gone_but_its_tokens_count():
