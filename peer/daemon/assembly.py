@@ -36,6 +36,7 @@ from peer.events import (
 )
 from peer.identity import Identity
 from peer.run.directory import MANIFEST, RunDirectory
+from peer.swarm.throttle import Line
 from peer.tasks import registry
 from peer.tasks.task import Task
 from peer.training.evaluation import Evaluator
@@ -80,7 +81,9 @@ def assembled(
         return
     from peer.daemon.network import Network
 
-    network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit)
+    limits = settings.limits
+    line = Line.of(limits.upload_bytes_per_s, limits.download_bytes_per_s)
+    network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit, line)
     try:
         network.start(begin.addresses)
         run = _open_run(home, begin.run_id, network, abandon)

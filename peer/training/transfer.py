@@ -104,7 +104,9 @@ async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> Non
     """
     view = memoryview(data)
     for start in range(0, len(view), FRAME_BYTES):
-        await timely(channel.send({}, view[start : start + FRAME_BYTES]), frame_timeout_s)
+        piece = view[start : start + FRAME_BYTES]
+        await channel.may_send(len(piece))
+        await timely(channel.send({}, piece), frame_timeout_s)
 
 
 async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: float) -> None:
@@ -119,6 +121,7 @@ async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: fl
     deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + size / SLOWEST_BYTES_PER_S
     while at < size:
         wanted = min(FRAME_BYTES, size - at)
+        deadline_s += await channel.may_receive(wanted)
         left_s = deadline_s - asyncio.get_running_loop().time()
         body = (await timely(channel.receive(wanted), min(frame_timeout_s, left_s))).body
         if not body:
