@@ -80,9 +80,7 @@ class PauseSettings(Section):
     when_in_use: bool = False
     idle_s: float = Field(default=180.0, ge=10.0, le=86_400.0, allow_inf_nan=False)
     calm_s: float = Field(default=60.0, ge=1.0, le=86_400.0, allow_inf_nan=False)
-    schedule: tuple[Annotated[str, AfterValidator(_window)], ...] = Field(
-        default=(), max_length=64
-    )
+    schedule: tuple[Annotated[str, AfterValidator(_window)], ...] = Field(default=(), max_length=64)
 
     @property
     def windows(self) -> tuple[Window, ...]:

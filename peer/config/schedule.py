@@ -7,7 +7,7 @@ from collections.abc import Iterable
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _DAY_MINUTES = 24 * 60
-_WINDOW = re.compile(r"(?:([a-z, -]+?)\s+)?(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)")
+_WINDOW = re.compile(r"(?:([a-z, -]+?)\s+)?(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)

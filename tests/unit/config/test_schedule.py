@@ -49,7 +49,7 @@ def test_days_are_named_one_by_one_or_as_a_range(text, days):
 @pytest.mark.parametrize(
     "text",
     ["", "night", "22-7", "25:00-26:00", "22:60-23:00", "8:00-8:00", "24:00-08:00",
-     "sunday 8:00-9:00", "mon- 8:00-9:00", "8:00-9:00 mon", "８:00-9:00x"],
+     "sunday 8:00-9:00", "mon- 8:00-9:00", "8:00-9:00 mon", "\uff18:00-9:00"],
 )  # fmt: skip
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match=r"no time|no clock|none of"):

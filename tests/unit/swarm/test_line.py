@@ -73,7 +73,9 @@ def test_small_frames_go_ahead_and_are_paid_by_the_rest(sim):
     async def work():
         pipe, loop = Pipe(), asyncio.get_running_loop()
         ours = line(up=100_000.0)
-        bulk = asyncio.create_task(send_body(Channel("r", pipe, pipe, Traffic(), ours), bytes(MB), 1))
+        bulk = asyncio.create_task(
+            send_body(Channel("r", pipe, pipe, Traffic(), ours), bytes(MB), 1)
+        )
         await asyncio.sleep(1.0)
         began_s = loop.time()
         await Channel("r", pipe, pipe, Traffic(), ours).send({"vote": "x" * 10_000})
