@@ -295,6 +295,7 @@ class Network:
             self._clock,
             self._emit,
         )
+        self.muster.line = self.line
         self.muster.client = self._running.options.client
         self.muster.resting = True
         self.muster.addresses = shown_addresses(self._running)

@@ -109,8 +109,16 @@ async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> Non
         await timely(channel.send({}, piece), frame_timeout_s)
 
 
-async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: float) -> None:
+async def receive_body(
+    channel: Channel, target: memoryview, frame_timeout_s: float, streams: int = 1
+) -> None:
     """Fill `target` with the bytes that arrive in frames, each within its deadline.
+
+    Args:
+        channel: Where they come from.
+        target: As many as there must be.
+        frame_timeout_s: For each frame; not counted is how long our own line lets none in.
+        streams: Among how many the other end divides its line.
 
     Raises:
         UnreachableError: The stream broke or stalls.
@@ -118,7 +126,8 @@ async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: fl
     """
     at, size = 0, len(target)
     # As a whole, too: a byte in each frame would otherwise keep everybody waiting.
-    deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + size / SLOWEST_BYTES_PER_S
+    slowest_s = size * streams / SLOWEST_BYTES_PER_S
+    deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + slowest_s
     while at < size:
         wanted = min(FRAME_BYTES, size - at)
         deadline_s += await channel.may_receive(wanted)
