@@ -320,7 +320,10 @@ class Supervisor:
             failure = FailureClass.HANG
         elif self._over_limit is not None and self.snapshot.micro_batch <= 1:
             failure = FailureClass.CONFIGURATION
-            self._refused = f"{self._over_limit}, and no smaller micro-batch is left; raise it"
+            when = "with no smaller micro-batch left"
+            if not self.snapshot.micro_batch:
+                when = "before it trained anything"
+            self._refused = f"{self._over_limit}, {when}; raise limits.memory_mb"
         elif out_of_memory or self._over_limit is not None:
             failure = FailureClass.OUT_OF_MEMORY
         self._deaths = [*self._deaths[-_DEATHS_KEPT:], Death(failure, self._clock.monotonic_s())]

@@ -321,6 +321,6 @@ def test_a_memory_limit_too_small_for_one_sample_is_refused_in_words(supervise, 
     loaded = json.loads(make_loaded(micro_batch=1).encode())
     supervisor = supervise([loaded, TRAINING, "sleep"])
     supervisor._memory = MemoryWatch(1e6)
-    with pytest.raises(ConfigurationError, match=r"limits.memory_mb allows 1, and no smaller"):
+    with pytest.raises(ConfigurationError, match=r"limits.memory_mb allows 1, with no smaller"):
         run(supervisor)
     assert supervisor.starts == 1
