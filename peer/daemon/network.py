@@ -33,6 +33,7 @@ from peer.run.directory import RunDirectory
 from peer.run.manifest import dump_manifest
 from peer.swarm.blobs import BlobServer
 from peer.swarm.dht import Dht
+from peer.swarm.dialback import DialBack
 from peer.swarm.download import fetch_blob
 from peer.swarm.manifests import fetch_run
 from peer.swarm.membership import Roster, load_known_peers
@@ -310,6 +311,7 @@ class Network:
         blobs = BlobServer(transport, self._run_id, find, manifest, self.upload)
         self.count_refusals(blobs.refused)
         await blobs.start()
+        await DialBack(transport, self._run_id).start()
         self._presence = Presence(
             self._running,
             self.muster,

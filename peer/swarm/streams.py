@@ -94,6 +94,7 @@ class StreamTransport:
         self._streams[remote] += 1
         try:
             late = Channel(remote, reader, _LateClose(writer), self.traffic, self.line)
+            late.address = str(info.addr)
             try:
                 await attend(late, handler)
             except MisbehavedError as error:

@@ -126,6 +126,8 @@ class Channel:
         line: Line | None = None,
     ) -> None:
         self.remote = remote
+        self.address = ""
+        """The multiaddr that the other end is seen at, where that is known."""
         self._reader = reader
         self._writer = writer
         self._traffic = traffic
