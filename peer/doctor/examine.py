@@ -150,7 +150,6 @@ def _network(patient: Patient) -> Mapping[str, object]:
     task = {
         "addresses": addresses,
         "run_id": patient.run_id,
-        "blob": patient.run.manifest.initial_state if patient.run else None,
         "port": port,
         "listens": listens,
     }
@@ -183,9 +182,9 @@ def read_network(
         or facts.DialBack(
             reached=back.get("reached"),
             ip=str(back.get("ip", "")),
-            port=port or 0,
+            port=int(back.get("port", port or 0)),
             client=patient.settings.swarm.client,
-            problem="no peer that was reached could try, or a port is not chosen yet",
+            problem="no peer that was reached could try",
         ),
         "bandwidth": bandwidth
         or facts.Bandwidth(
@@ -217,7 +216,7 @@ def _port(patient: Patient) -> tuple[int | None, bool]:
         own = [parse_address(address) for address in patient.status["addresses"]]
         return next((a.port for a in own if a is not None and not a.relayed), None), True
     at = [parse_address(a) for a in measure.listened(patient)]
-    return next((a.port for a in at if a is not None and a.port), None), False
+    return next((a.port for a in at if a is not None and a.port), 0), False
 
 
 def _ask(module: str, arguments: tuple[str, ...], told: str, timeout_s: float) -> Any:

@@ -58,7 +58,11 @@ def _judge(check: str, fact: object) -> _Judged:
         return Level.SKIPPED, "not measured", None
     if isinstance(fact, Unknown):
         level = Level.WARN if fact.failed else Level.SKIPPED
-        fix = "run it again; if it stays so, look at the log with --json" if fact.failed else None
+        fix = (
+            "run it again; if it stays so, look whether the machine is overloaded"
+            if fact.failed
+            else None
+        )
         return level, fact.reason, fix
     return CHECKS[check](fact)
 

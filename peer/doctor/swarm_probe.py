@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,12 @@ class Task:
     Attributes:
         addresses: Of peers, each ending in /p2p/ID.
         run_id: The run, if there is one.
-        blob: The SHA-256 of a file of the run that is worth fetching a piece of.
-        port: Where this machine listens, or would; None for a client.
+        port: Where this machine listens, or would; 0 is any port, None is none at all.
         listens: Whether somebody listens there.
     """
 
     addresses: tuple[str, ...]
     run_id: str | None
-    blob: str | None
     port: int | None
     listens: bool
 
@@ -119,11 +118,11 @@ class Probe:
         port = self._task.port
         if port is None:
             raise UnreachableError("a client listens nowhere")
-        async with _listening(None if self._task.listens else port):
+        async with _listening(port, listened=self._task.listens) as at:
             for peer in self._reached[:_ASKED]:
                 with contextlib.suppress(PeerError):
-                    reached, ip = await ask_to_dial(self._node.transport, run_id, peer, port)
-                    return {"reached": reached, "ip": ip}
+                    reached, ip = await ask_to_dial(self._node.transport, run_id, peer, at)
+                    return {"reached": reached, "ip": ip, "port": at}
         raise UnreachableError("no peer tried")
 
     async def _down(self, run_id: str) -> float:
@@ -133,9 +132,12 @@ class Probe:
         raise UnreachableError("no peer gave a file")
 
     async def _down_from(self, peer: str, run_id: str) -> float:
+        _, manifest = await self._ask(peer, run_id, 0)
         channel = await self._node.transport.open(peer, scoped(run_id, "blob"))
         try:
-            await channel.send({"sha256": self._task.blob, "offset": 0})
+            # What every peer has, and as large as the model.
+            sha256 = tomllib.loads(manifest.decode())["initial_state"]
+            await channel.send({"sha256": sha256, "offset": 0})
             size = int((await channel.receive()).header["size"])
             began_s, came = time.monotonic(), 0
             while came < size and time.monotonic() - began_s < _SAMPLE_S:
@@ -153,27 +155,28 @@ class Probe:
         """
         for peer in self._reached[:_ASKED]:
             with contextlib.suppress(PeerError):
-                short_s = await self._ask(peer, run_id, 0)
-                long_s = await self._ask(peer, run_id, _PAD_BYTES)
+                short_s, _ = await self._ask(peer, run_id, 0)
+                long_s, _ = await self._ask(peer, run_id, _PAD_BYTES)
                 return _PAD_BYTES / max(_LEAST_S, long_s - short_s)
         raise UnreachableError("no peer took a question")
 
-    async def _ask(self, peer: str, run_id: str, pad_bytes: int) -> float:
+    async def _ask(self, peer: str, run_id: str, pad_bytes: int) -> tuple[float, bytes]:
+        """Return how long a question took that is padded by so many bytes, and the manifest."""
         channel = await self._node.transport.open(peer, scoped(run_id, "manifest"))
         try:
             began_s = time.monotonic()
             await channel.send({"pad": "0" * pad_bytes})
-            await channel.receive(1 << 20)
-            return time.monotonic() - began_s
+            manifest = (await channel.receive(_PAD_BYTES)).body
+            return time.monotonic() - began_s, manifest
         finally:
             channel.close()
 
 
 @contextlib.asynccontextmanager
-async def _listening(port: int | None) -> AsyncIterator[None]:
-    """Greet whoever dials `port`, as a node would; nothing if None."""
-    if port is None:
-        yield
+async def _listening(port: int, *, listened: bool) -> AsyncIterator[int]:
+    """Greet whoever dials `port`, as a node would, unless one does already; give the port."""
+    if listened:
+        yield port
         return
 
     async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,11 +186,11 @@ async def _listening(port: int | None) -> AsyncIterator[None]:
         writer.close()
 
     try:
-        server = await asyncio.start_server(greet, port=port)
+        server = await asyncio.start_server(greet, "0.0.0.0", port)  # noqa: S104 as a node does
     except OSError as error:
         raise UnreachableError(f"port {port} cannot be listened at: {error.strerror}") from error
     async with server:
-        yield
+        yield server.sockets[0].getsockname()[1]
 
 
 async def probe(task: Task) -> dict[str, Any]:
