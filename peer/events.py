@@ -347,6 +347,16 @@ class MicroBatchChanged(Message):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitFelt(Message):
+    """A limit that the volunteer set keeps this peer from something, or does so no longer."""
+
+    limit: str
+    """Its name in peer.toml."""
+    words: str | None
+    """What it keeps it from; None once it is no longer so."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardQuarantined(Message):
     """A shard's bytes do not match its hash, or cannot be read: it is not trained on."""
 

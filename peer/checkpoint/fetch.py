@@ -242,6 +242,7 @@ class _Gathering:
         data = bytearray(self._staged.size_of(place))
         for start in range(0, len(data), FRAME_BYTES):
             size = min(FRAME_BYTES, len(data) - start)
+            rate.waited(await channel.may_receive(size))
             body = (await timely(channel.receive(size), self._fetch.patience.frame_s)).body
             if len(body) != size:
                 raise MisbehavedError(f"it gave {len(body)} bytes where {size} were due")
@@ -267,6 +268,10 @@ class _Rate:
         self._patience = patience
         self._since_s = asyncio.get_running_loop().time()
         self._bytes = 0
+
+    def waited(self, seconds: float) -> None:
+        """Note that it was our own line that let nothing in for so long."""
+        self._since_s += seconds
 
     def note(self, n: int) -> None:
         """Note that `n` bytes came; StalledError if they are too few for the time."""

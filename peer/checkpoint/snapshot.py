@@ -245,6 +245,7 @@ class SnapshotServer:
 
     async def _send(self, channel: Channel, body: Body) -> None:
         await self._limiter.take(len(body))
+        await channel.may_send(len(body))
         await timely(channel.send({}, body), _SEND_TIMEOUT_S)
         self.sent_bytes += len(body)
 

@@ -24,6 +24,7 @@ from peer.checkpoint.format import (
 )
 from peer.checkpoint.keep import Candidate, Keep, decide
 from peer.checkpoint.papers import Papers
+from peer.checkpoint.room import Room
 from peer.checkpoint.shelf import DAMAGED, STAGING, Shelf, epoch_of
 from peer.errors import ConfigurationError, DamagedError
 from peer.run.directory import write_atomically
@@ -63,16 +64,23 @@ class CheckpointStore:
         manifest_hash: The run whose checkpoints these are.
         keep: How many of the newest stay, or a whole policy.
         author: Who annotates them; without one they have no annotations.
+        room: How much of the disk may be taken.
     """
 
     def __init__(
-        self, folder: Path, manifest_hash: str, keep: int | Keep, author: Author | None = None
+        self,
+        folder: Path,
+        manifest_hash: str,
+        keep: int | Keep,
+        author: Author | None = None,
+        room: Room | None = None,
     ) -> None:
         self._folder = folder
         self._shelf = Shelf(folder)
         self.manifest_hash = manifest_hash
         self._keep = keep if isinstance(keep, Keep) else Keep(last=keep)
         self._author = author
+        self._room = room or Room()
         self._heads: dict[str, tuple[_Version, Stored | None]] = {}
         self._protected: frozenset[str] = frozenset()
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +98,11 @@ class CheckpointStore:
         not go on from that.
 
         Raises:
-            OSError: The disk is full or fails; nothing was changed.
+            OSError: The disk is full or fails, or no more of it may be taken; nothing was changed.
         """
+        if self._room.is_full:
+            self._drop_old()
+            self._room.check()
         name = checkpoint.name
         if self._shelf.path(name).exists() and not self._is_fetched(name):
             return 0
@@ -280,7 +291,8 @@ class CheckpointStore:
             for n in names
         ]
         protected = {name for name in names if self._is_protected(name)}
-        for name, reason in decide(candidates, self._keep, protected).items():
+        policy = self._room.policy(self._keep)
+        for name, reason in decide(candidates, policy, protected).items():
             if reason is None:
                 self._shelf.drop(name, remember=True)
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "pause": ("peer.cli.control", "Stop training for now and give the device back."),
     "resume": ("peer.cli.control", "Go on after a pause."),
     "status": ("peer.cli.status", "What the daemon does, and why."),
+    "doctor": ("peer.cli.doctor", "What is wrong with this peer, and what mends it."),
     "peers": ("peer.cli.peers", "The other peers of the run, and how they are."),
     "invite": ("peer.cli.invite", "Print what a stranger needs to join the run."),
     "identity": ("peer.cli.identity", "Print this peer's id."),

@@ -45,6 +45,8 @@ def lines(status: Status) -> list[tuple[str, str]]:
         rows.append(("validation", _validation(status)))
     if status["shards"]:
         rows.append(("data", _data(status)))
+    if felt := status["limits"]["felt"]:
+        rows.append(("limits", "; ".join(felt.values())))
     rows.append(("checkpoint", _checkpoint(status["checkpoint"])))
     rows.append(("process", _process(status)))
     rows.append(("metrics", status["metrics_url"]))

@@ -1,7 +1,7 @@
 """Where a volunteer's choice comes from: flag over environment over peer.toml over default.
 
 `CTPEER_COMPUTE__THREADS=2` in the environment is `threads = 2` under `[compute]` in the file. A
-list is written with commas there.
+list is written with commas there, a schedule with semicolons.
 """
 
 import dataclasses
@@ -20,7 +20,14 @@ from peer.errors import ConfigurationError
 
 PREFIX = "CTPEER_"
 _NOT_SETTINGS = {"CTPEER_HOME", "CTPEER_RUN"}
-_LISTS = {"data.include", "data.exclude", "swarm.listen", "swarm.announce", "swarm.peers"}
+_LISTS = {
+    "data.include": ",",
+    "data.exclude": ",",
+    "swarm.listen": ",",
+    "swarm.announce": ",",
+    "swarm.peers": ",",
+    "pause.schedule": ";",  # its entries have commas
+}
 
 Values = dict[str, object]
 """Settings by dotted name, such as `compute.threads`."""
@@ -101,9 +108,13 @@ def _environment(environment: Mapping[str, str]) -> Values:
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
             continue
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-        patterns = [pattern.strip() for pattern in text.split(",") if pattern.strip()]
-        values[name] = patterns if name in _LISTS else text
+        between = _LISTS.get(name)
+        values[name] = text if between is None else _split(text, between)
     return values
+
+
+def _split(text: str, between: str) -> list[str]:
+    return [entry.strip() for entry in text.split(between) if entry.strip()]
 
 
 def _check_known(name: str, origin: str) -> None:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from peer.config.address import parse_address
 from peer.config.endpoint import parse_endpoint
+from peer.config.limits import LimitSettings, PauseSettings
 from peer.config.section import Section
 
 Seconds = Annotated[float, Field(gt=0.0, le=1e7, allow_inf_nan=False)]
@@ -178,7 +179,8 @@ class SwarmSettings(Section):
         client: Whether to listen nowhere, for machines that nobody can dial: such a peer dials
             others, contributes and votes, but reduces no part and gives no records or files.
         relay: Whether others may reach a client over the peers that it was told to start from.
-        upload_bytes_per_s: The most that goes to peers that fetch files from here.
+        upload_bytes_per_s: The most that goes to peers that fetch files from here; at most half of
+            `limits.upload_mb_per_s`.
         matchmaking_timeout_s: How long a round waits for a group.
         part_timeout_s: How long a round waits for a part.
         call_timeout_s: How long any other question to a peer waits for its answer.
@@ -238,6 +240,8 @@ class Settings(Section):
     page: PageSettings = PageSettings()
     swarm: SwarmSettings = SwarmSettings()
     worker: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
+    pause: PauseSettings = PauseSettings()
     validation: ValidationSettings = ValidationSettings()
     log: LogSettings = LogSettings()
 

@@ -14,6 +14,7 @@ from peer.checkpoint.annotation import Author
 from peer.checkpoint.format import Checkpoint
 from peer.checkpoint.journal import Journal, Work
 from peer.checkpoint.keep import Keep
+from peer.checkpoint.room import Room
 from peer.checkpoint.store import CheckpointStore
 from peer.clock import SystemClock
 from peer.config.home import Home
@@ -36,8 +37,10 @@ from peer.events import (
 )
 from peer.identity import Identity
 from peer.run.directory import MANIFEST, RunDirectory
+from peer.swarm.throttle import Line
 from peer.tasks import registry
 from peer.tasks.task import Task
+from peer.training.allowance import Allowance
 from peer.training.evaluation import Evaluator
 from peer.training.memory import first_micro_batch, keep_freed_memory
 from peer.training.muster import Limits
@@ -83,7 +86,9 @@ def assembled(
 
     account = Account(settings.metrics.announce)
     emit = account.listening(emit)
-    network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit)
+    limits = settings.limits
+    line = Line.of(limits.upload_bytes_per_s, limits.download_bytes_per_s)
+    network = Network(home, settings.swarm, identity, begin.run_id, SystemClock(), emit, line)
     try:
         network.start(begin.addresses)
         run = _open_run(home, begin.run_id, network, abandon)
@@ -119,6 +124,7 @@ def _assemble(
         run.manifest_hash,
         Keep.of(settings.checkpoint),
         Author(identity, SystemClock().now_s),
+        Room(Home(Path(begin.home)).used_bytes, settings.limits.disk_bytes),
     )
     checkpoint = store.load_newest(
         schema,
@@ -147,6 +153,7 @@ def _assemble(
             device=device,
             autocast=Autocast(precision, device),
             emit=emit,
+            allowance=Allowance(settings.limits.memory_bytes),
         ),
         state,
         place,

@@ -7,6 +7,7 @@ the thread says so, and the worker ends to be started again: nothing is repaired
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -32,11 +33,12 @@ from peer.run.directory import RunDirectory
 from peer.run.manifest import dump_manifest
 from peer.swarm.blobs import BlobServer
 from peer.swarm.dht import Dht
+from peer.swarm.dialback import DialBack
 from peer.swarm.download import fetch_blob
 from peer.swarm.manifests import fetch_run
 from peer.swarm.membership import Roster, load_known_peers
 from peer.swarm.node import Node, NodeOptions
-from peer.swarm.throttle import Throttle
+from peer.swarm.throttle import Line, Throttle
 from peer.swarm.validator import EnvelopeValidator
 from peer.training.muster import Limits, Muster
 
@@ -65,6 +67,7 @@ class Network:
         run_id: The run.
         clock: The time.
         emit: Takes events.
+        line: Bounds all that is sent and received.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Network:
         run_id: str,
         clock: Clock,
         emit: Callable[[Message], None],
+        line: Line | None = None,
     ) -> None:
         self._home = home
         self._settings = settings
@@ -94,8 +98,11 @@ class Network:
         self._presence: Presence
         self._requests: list[Counter[str]] = []
         self._endings: list[Callable[[], None]] = []
-        self.upload = Throttle(settings.upload_bytes_per_s)
-        """Bounds all that goes to peers that fetch files and states."""
+        self.line = line or Line.of(None, None)
+        """Bounds all that goes out and comes in."""
+        whole = self.line.up.bytes_per_s or math.inf
+        self.upload = Throttle(min(settings.upload_bytes_per_s, whole / 2))
+        """Bounds all that goes to peers that fetch files and states: rounds have half the line."""
         self.muster: Muster
         """Our standing and the others; there once a run was joined."""
 
@@ -245,6 +252,7 @@ class Network:
             known_peers=tuple(dict.fromkeys(cached)),
             client=client,
             auto_relay=client and self._settings.relay and bool(initial),
+            line=self.line,
         )
         self._node = await Node.start(
             options, self._identity, self._validator, on_misbehaved=self._on_misbehaved
@@ -288,6 +296,7 @@ class Network:
             self._clock,
             self._emit,
         )
+        self.muster.line = self.line
         self.muster.client = self._running.options.client
         self.muster.resting = True
         self.muster.addresses = shown_addresses(self._running)
@@ -302,6 +311,7 @@ class Network:
         blobs = BlobServer(transport, self._run_id, find, manifest, self.upload)
         self.count_refusals(blobs.refused)
         await blobs.start()
+        await DialBack(transport, self._run_id).start()
         self._presence = Presence(
             self._running,
             self.muster,

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +22,11 @@ from peer.config.settings import Settings
 from peer.daemon.curves import load_history, save_history
 from peer.daemon.herald import Herald
 from peer.daemon.lifecycle import TRIGGER_OF_PHASE, State, Trigger, follow
+from peer.daemon.memory_watch import MemoryWatch
+from peer.daemon.pauses import Pauses
 from peer.daemon.process import EXIT_NETWORK, WORKER_COMMAND, Junk, WorkerProcess, kernel_oom_kills
 from peer.daemon.restart import Death, FailureClass, GiveUp, decide
+from peer.daemon.senses import Senses
 from peer.daemon.vitals import Patience, Pulse, Vitals, judge
 from peer.errors import ConfigurationError, UsageError
 from peer.events import (
@@ -62,7 +64,7 @@ _EPOCH_LOG_INTERVAL_S = 10.0
 _STOPPING_SILENCE_S = 5.0
 """How long a worker that was told to stop may say nothing; a checkpoint under way speaks."""
 _DEATHS_KEPT = 32
-_HALF_A_DAY_S = 43_200.0
+_SENSE_S = 5.0
 
 
 class Supervisor:
@@ -110,8 +112,10 @@ class Supervisor:
         self._herald = Herald(ServiceManager())
         self._deaths: list[Death] = []
         self._divisor = 1
-        self._paused: str | None = None
-        self._resume_at_s: float | None = None
+        self._pauses = Pauses(settings.pause, clock)
+        self._senses = Senses(home, settings)
+        self._memory = MemoryWatch(settings.limits.memory_bytes)
+        self._over_limit: str | None = None
         self._leaving: Trigger | None = None
         self._wake = asyncio.Event()
         self._refused: str | None = None
@@ -131,19 +135,17 @@ class Supervisor:
         """
         if self._leaving is not None:
             raise ValueError(f"the daemon is {self.state} and will end; there is nothing to pause")
-        self._resume_at_s = None
-        if for_s is not None:
-            # On the wall clock, which goes on while a laptop sleeps.
-            self._resume_at_s = self._clock.now_s() + for_s
-            reason = f"{reason} until {_clock_time(self._resume_at_s, for_s)}"
-        self._paused = reason
-        self._send(Pause(reason=reason))
+        self._pauses.say(reason, for_s)
+        self._tell_pause()
 
     def resume(self) -> None:
-        """Undo `pause`."""
-        self._resume_at_s = None
-        self._paused = None
-        self._send(Resume())
+        """Undo `pause`, and overrule what the machine asks for just now."""
+        self._pauses.resume()
+        self._tell_pause()
+
+    def _tell_pause(self) -> None:
+        reason = self._pauses.reason
+        self._send(Pause(reason=reason) if reason is not None else Resume())
 
     def finish(self) -> None:
         """Complete the epoch, write a checkpoint and end."""
@@ -190,6 +192,9 @@ class Supervisor:
                 worker_pid=self._worker.pid if self._worker else None,
                 invite=self._invite(),
                 disk_free_bytes=self._home.disk_free_bytes(),
+                pause=self._pauses.describe(),
+                limits=self._settings.limits.model_dump(mode="json")
+                | {"threads": self._settings.compute.threads},
             ),
         )
 
@@ -206,7 +211,7 @@ class Supervisor:
     @property
     def paused(self) -> str | None:
         """Why it is to be paused, whatever the worker does; None if it is not."""
-        return self._paused
+        return self._pauses.reason
 
     @property
     def quiet_s(self) -> float | None:
@@ -241,8 +246,10 @@ class Supervisor:
             ConfigurationError: The worker cannot run as configured.
         """
         if paused:
-            self._paused = "started paused; `ctpeer resume` begins"
+            self._pauses.say("started paused; `ctpeer resume` begins")
         self.snapshot.history = load_history(self._home.history_path, self._run_id)
+        if self._senses.needed:
+            await self._look_around()
         loop = asyncio.get_running_loop()
         handlers = {
             signal.SIGTERM: self.stop,
@@ -252,6 +259,7 @@ class Supervisor:
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         ticking = asyncio.create_task(self._tick())
+        sensing = asyncio.create_task(self._sense())
         try:
             while self._leaving is not Trigger.STOP:
                 delay_s = await self._one_worker()
@@ -262,6 +270,7 @@ class Supervisor:
                 self._wake.clear()
         finally:
             ticking.cancel()
+            sensing.cancel()
             self._herald.stop(self._settings.worker.stop_timeout_s)
             if self._worker is not None:
                 self._worker.kill()
@@ -277,6 +286,7 @@ class Supervisor:
         """Run a worker to its end; return the seconds to wait for the next, or None to leave."""
         self._refused = self._finished = None
         self._out_of_memory = self._hung = False
+        self._over_limit = None
         self._follow(Trigger.BEGIN, "starting the worker")
         oom_kills = kernel_oom_kills()
         worker = self._worker = await WorkerProcess.start(self._command)
@@ -306,7 +316,7 @@ class Supervisor:
         return Begin(
             home=str(self._home.path),
             run_id=self._run_id,
-            paused=self._paused,
+            paused=self._pauses.reason,
             max_epochs=self._max_epochs,
             hold=self._hold,
             addresses=self._addresses,
@@ -332,7 +342,13 @@ class Supervisor:
             failure = FailureClass.NETWORK
         elif self._hung:
             failure = FailureClass.HANG
-        elif out_of_memory:
+        elif self._over_limit is not None and self.snapshot.micro_batch <= 1:
+            failure = FailureClass.CONFIGURATION
+            when = "with no smaller micro-batch left"
+            if not self.snapshot.micro_batch:
+                when = "before it trained anything"
+            self._refused = f"{self._over_limit}, {when}; raise limits.memory_mb"
+        elif out_of_memory or self._over_limit is not None:
             failure = FailureClass.OUT_OF_MEMORY
         self._deaths = [*self._deaths[-_DEATHS_KEPT:], Death(failure, self._clock.monotonic_s())]
         self.snapshot.worker_died(failure)
@@ -417,6 +433,11 @@ class Supervisor:
                 self._hung = True
                 await worker.dump_and_kill()
                 return
+            if (over := await self._memory.look(worker.pid)) is not None:
+                log.error("%s: it is killed", over)
+                self._over_limit = over
+                worker.kill()
+                return
 
     def _pulse(self) -> tuple[Pulse, str]:
         limits = self._settings.worker
@@ -448,8 +469,8 @@ class Supervisor:
         if (quiet_s := self.quiet_s) is not None:
             words += f"; no word from the worker for {quiet_s:.0f} s"
             words += f" (it is killed after {self._silence_limit_s():.0f} s)"
-        if self._paused is not None and self.state is State.RESTARTING:
-            words += f"; {self._paused}"
+        if self._pauses.reason is not None and self.state is State.RESTARTING:
+            words += f"; {self._pauses.reason}"
         if self.snapshot.checkpoint_problem is not None:
             words += f"; {self.snapshot.checkpoint_problem}"
         return words
@@ -471,8 +492,8 @@ class Supervisor:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            if self._resume_at_s is not None and self._clock.now_s() >= self._resume_at_s:
-                self.resume()
+            if self._pauses.expire():
+                self._tell_pause()
             if self._clock.monotonic_s() - self._status_saved_s > _LAST_STATUS_INTERVAL_S:
                 self._save_last_status()
             self._herald.tell(
@@ -481,6 +502,19 @@ class Supervisor:
                 words=self._line(),
                 pulse=self._pulse()[0],
             )
+
+    async def _sense(self) -> None:
+        """Pause and resume by what the settings ask for of the machine."""
+        while self._senses.needed:
+            await asyncio.sleep(_SENSE_S)
+            await self._look_around()
+
+    async def _look_around(self) -> None:
+        before = self._pauses.reason
+        self._pauses.heed(await asyncio.to_thread(self._senses.look))
+        if (reason := self._pauses.reason) != before:
+            log.info("%s", f"paused: {reason}" if reason else "nothing asks to pause any more")
+            self._tell_pause()
 
     def _save_last_status(self) -> None:
         self._status_saved_s = self._clock.monotonic_s()
@@ -499,9 +533,3 @@ def _ending(code: int) -> str:
     with contextlib.suppress(ValueError):
         return f"killed by {signal.Signals(-code).name}"
     return f"killed by signal {-code}"
-
-
-def _clock_time(unix_time_s: float, ahead_s: float) -> str:
-    """Return the local time, with its date if it lies more than half a day ahead."""
-    spelling = "%H:%M" if ahead_s < _HALF_A_DAY_S else "%Y-%m-%d %H:%M"
-    return time.strftime(spelling, time.localtime(unix_time_s))

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 
 from peer.daemon.orders import Orders
+from peer.daemon.politeness import stand_back
 from peer.daemon.process import EXIT_NETWORK
 from peer.errors import AbandonedError, ConfigurationError, CtpeerError, NetworkLostError
 from peer.events import Begin, Finished, LogLine, Message, OutOfMemory, Phase, PhaseChanged, Refused
@@ -83,6 +84,7 @@ def main() -> int:
     begin = next(commands, None)
     if not isinstance(begin, Begin):
         return 1
+    stand_back(begin.settings["limits"])
     level = begin.settings["log"]["level"].upper()
     logging.basicConfig(level=level, handlers=[PipeHandler(pipe)], format="%(message)s")
     logging.captureWarnings(capture=True)

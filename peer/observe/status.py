@@ -13,6 +13,7 @@ from peer.events import (
     CheckpointRejected,
     CheckpointWritten,
     Evaluated,
+    LimitFelt,
     Loaded,
     Message,
     MicroBatchChanged,
@@ -99,6 +100,7 @@ class Snapshot:
     evaluated: Evaluated | None = None
     checkpoint: SavedState | None = None
     checkpoint_problem: str | None = None
+    limits_felt: dict[str, str] = dataclasses.field(default_factory=dict)
     repeated_tokens: int = 0
     dropped_tokens: int = 0
     shards: tuple[ShardChoice, ...] = ()
@@ -111,7 +113,7 @@ class Snapshot:
     history: History = dataclasses.field(default_factory=History)
     _rate: deque[tuple[float, int]] = dataclasses.field(default_factory=deque)
 
-    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901, PLR0912 one case an event
+    def apply(self, event: Message, now_s: float) -> None:  # noqa: C901, PLR0912, PLR0915 one case an event
         """Take in `event`, which came at `now_s` on the monotonic clock."""
         match event:
             case Loaded():
@@ -155,6 +157,10 @@ class Snapshot:
                 self.checkpoint_problem = f"{event.name} was damaged and set aside: {event.reason}"
             case MicroBatchChanged():
                 self.micro_batch = event.samples_after
+            case LimitFelt():
+                self.limits_felt.pop(event.limit, None)
+                if event.words is not None:
+                    self.limits_felt[event.limit] = event.words
             case WorkRepeated():
                 self.repeated_tokens += event.tokens
             case ShardsChosen():
@@ -261,6 +267,8 @@ class Surroundings:
         worker_pid: The worker's, if there is one.
         invite: What others join with; None while this peer has no address.
         disk_free_bytes: What the home's disk has left; None if it cannot be asked.
+        pause: Who or what asks for a pause.
+        limits: What the volunteer allows, by name.
     """
 
     state: str
@@ -276,6 +284,8 @@ class Surroundings:
     invite: str | None = None
     disk_free_bytes: int | None = None
     page_url: str | None = None
+    pause: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
@@ -313,6 +323,8 @@ def _render(snapshot: Snapshot, around: Surroundings) -> dict[str, Any]:
         "tokens_repeated": snapshot.repeated_tokens,
         "tokens_dropped": snapshot.dropped_tokens,
         "micro_batch": snapshot.micro_batch,
+        "pause": dict(around.pause),
+        "limits": {**around.limits, "felt": dict(snapshot.limits_felt)},
         "contribution": {
             "samples": snapshot.contribution_samples,
             "weight": snapshot.contribution_weight,

@@ -131,6 +131,7 @@ class BlobServer:
 
     async def _send(self, channel: Channel, header: dict[str, object], body: Body = b"") -> None:
         await self._throttle.take(len(body))
+        await channel.may_send(len(body))
         try:
             async with asyncio.timeout(_SEND_TIMEOUT_S):
                 await channel.send(header, body)

@@ -256,6 +256,7 @@ class _Download:
             self._check_size(size, donor)
             with self._part.open("ab") as file:
                 while self._offset < size:
+                    await channel.may_receive(min(FRAME_BYTES, size - self._offset))
                     async with _patience(donor, patience_s):
                         frame = await channel.receive(FRAME_BYTES)
                     if len(frame.body) != min(FRAME_BYTES, size - self._offset):

@@ -23,6 +23,7 @@ from peer.swarm.listening import (
 )
 from peer.swarm.records import CLOCK_TOLERANCE_S
 from peer.swarm.streams import OnMisbehaved, StreamTransport
+from peer.swarm.throttle import Line
 
 __all__ = ["Node", "NodeOptions", "StreamTransport"]
 
@@ -50,6 +51,7 @@ class NodeOptions:
         auto_relay: Whether to be reachable over others; libp2p takes three minutes for it.
         start_timeout_s: How long p2pd may take to start.
         connect_timeout_s: How long to wait for an answer from the first peers.
+        line: What bounds all that it sends and receives over streams; None does not.
     """
 
     identity_path: Path
@@ -63,6 +65,7 @@ class NodeOptions:
     auto_relay: bool = False
     start_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
+    line: Line | None = None
 
 
 class Node:
@@ -117,7 +120,7 @@ class Node:
                 client=options.client,
                 clock=clock or SystemClock(),
             )
-            transport = StreamTransport(libp2p, on_misbehaved)
+            transport = StreamTransport(libp2p, on_misbehaved, options.line)
             node = cls(options, libp2p, transport, dht)
             node._addresses = await libp2p.addresses(_ASK_TIMEOUT_S)
             await node._join()

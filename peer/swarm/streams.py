@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from peer.errors import MisbehavedError, PeerError, UnreachableError
+from peer.swarm.throttle import Line
 from peer.swarm.wire import Channel, Handler, Traffic, attend
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ _SLICE_BYTES = 1 << 18
 class StreamTransport:
     """Streams over libp2p, as `peer.swarm.wire` knows them."""
 
-    def __init__(self, libp2p: "Libp2p", on_misbehaved: OnMisbehaved | None) -> None:
+    def __init__(
+        self, libp2p: "Libp2p", on_misbehaved: OnMisbehaved | None, line: Line | None = None
+    ) -> None:
         self.traffic = Traffic()
+        self.line = line or Line.of(None, None)
         self._libp2p = libp2p
         self._on_misbehaved = on_misbehaved or _log_misbehaviour
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -54,7 +58,7 @@ class StreamTransport:
                 reader, writer = await self._libp2p.open_stream(peer_id, name)
         except (TimeoutError, ValueError, UnreachableError) as error:
             raise UnreachableError(f"there is no way to {peer_id}: {error}") from error
-        return Channel(peer_id, reader, writer, self.traffic)
+        return Channel(peer_id, reader, writer, self.traffic, self.line)
 
     async def serve(self, name: str, handler: Handler) -> None:
         """Let `handler` serve the streams that peers open under `name`."""
@@ -89,7 +93,8 @@ class StreamTransport:
         self._tasks.add(task)
         self._streams[remote] += 1
         try:
-            late = Channel(remote, reader, _LateClose(writer), self.traffic)
+            late = Channel(remote, reader, _LateClose(writer), self.traffic, self.line)
+            late.address = str(info.addr)
             try:
                 await attend(late, handler)
             except MisbehavedError as error:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from peer.errors import DeclinedError, MisbehavedError, PeerError, UnreachableError
+from peer.swarm.throttle import Line, Throttle
 
 PROTOCOL = 1
 """Peers of different protocols do not understand each other."""
@@ -24,6 +25,12 @@ _SLICE_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SEND_TIMEOUT_S = 30.0
 """A stream that takes nothing for so long is as good as broken."""
+
+_SMALL_BYTES = 1 << 16
+"""Frames up to this size go ahead of the rest: votes and reports have deadlines of seconds."""
+
+_LONGEST_DEBT_S = 2.0
+"""So far ahead they may be of what the line allows; beyond it they wait like the others."""
 
 Body = bytes | bytearray | memoryview
 
@@ -68,21 +75,72 @@ class Writer(Protocol):
         ...
 
 
+class _Lane:
+    """One direction of a channel on the line that all channels share."""
+
+    def __init__(self, throttle: Throttle) -> None:
+        self._throttle = throttle
+        self._reserved = 0
+
+    async def reserve(self, n: int) -> float:
+        """Wait until the line lets `n` bytes through; return how long that was, in seconds."""
+        due = n - self._reserved
+        if due <= 0 or self._throttle.bytes_per_s is None:
+            return 0.0
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        self._reserved = n
+        await self._throttle.take(due)
+        return loop.time() - began_s
+
+    async def pass_through(self, n: int) -> None:
+        """Take a frame of `n` bytes off what is reserved; wait for the rest unless it is small."""
+        due = n - self._reserved
+        self._reserved = max(0, -due)
+        if due > _SMALL_BYTES or (due > 0 and self._throttle.debt_s > _LONGEST_DEBT_S):
+            await self._throttle.take(due)
+        elif due > 0:
+            self._throttle.charge(due)
+
+
 class Channel:
     """A stream of frames to or from one peer, whose id the transport has proven.
+
+    Every frame counts on the line. Whoever moves much waits for it with `may_send` or
+    `may_receive`, outside its own deadlines: how slow our line is says nothing about the other end.
 
     Args:
         remote: The other end's peer id.
         reader: Where frames come from.
         writer: Where frames go.
         traffic: Counts the bytes.
+        line: Bounds the bytes per second; nothing does by default.
     """
 
-    def __init__(self, remote: str, reader: Reader, writer: Writer, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        remote: str,
+        reader: Reader,
+        writer: Writer,
+        traffic: Traffic,
+        line: Line | None = None,
+    ) -> None:
         self.remote = remote
+        self.address = ""
+        """The multiaddr that the other end is seen at, where that is known."""
         self._reader = reader
         self._writer = writer
         self._traffic = traffic
+        line = line or Line.of(None, None)
+        self._up, self._down = _Lane(line.up), _Lane(line.down)
+
+    async def may_send(self, body_bytes: int) -> float:
+        """Wait until our line lets a frame of so many bytes out; return the seconds that took."""
+        return await self._up.reserve(_PREFIX.size + len(b"{}") + body_bytes)
+
+    async def may_receive(self, body_bytes: int) -> float:
+        """Wait until our line lets a frame of so many bytes in; return the seconds that took."""
+        return await self._down.reserve(_PREFIX.size + len(b"{}") + body_bytes)
 
     async def send(self, header: Mapping[str, Any], body: Body = b"") -> None:
         """Send one frame; `body` is bytes, or a view of them.
@@ -92,6 +150,7 @@ class Channel:
         """
         head = json.dumps(header, separators=(",", ":")).encode()
         view = memoryview(body)
+        await self._up.pass_through(_PREFIX.size + len(head) + len(view))
         try:
             self._writer.write(_PREFIX.pack(len(head), len(view)) + head)
             for start in range(0, len(view), _SLICE_BYTES):
@@ -122,6 +181,7 @@ class Channel:
                     f"{self.remote} sends {head_bytes} + {body_bytes} bytes where "
                     f"{max_body_bytes} are the most"
                 )
+            await self._down.pass_through(_PREFIX.size + head_bytes + body_bytes)
             head = await self._reader.readexactly(head_bytes)
             body = await self._reader.readexactly(body_bytes)
         except (asyncio.IncompleteReadError, OSError) as error:

@@ -181,9 +181,10 @@ class Exchange:
             await channel.send({"group": group.group_id, "bytes": len(data)})
             await self._send_body(channel, data)
             # By then a reducer has all slices, or has said whose is missing.
-            patience_s = 3 * self._muster.limits.frame_timeout_s + len(data) / SLOWEST_BYTES_PER_S
+            frame_timeout_s, streams = self._muster.limits.frame_timeout_s, _streams(group)
+            patience_s = 3 * frame_timeout_s + len(data) * streams / SLOWEST_BYTES_PER_S
             header = await timely(self._after_beats(channel), patience_s)
-            await receive_body(channel, target, self._muster.limits.frame_timeout_s)
+            await receive_body(channel, target, frame_timeout_s, streams)
             digest = parse_part(header.get("digest"))
             decoded = await offload(
                 len(values),
@@ -320,7 +321,8 @@ class Exchange:
             raise MisbehavedError("your slice has the wrong shape")
         try:
             data = bytearray(size)
-            await receive_body(channel, memoryview(data), limits.frame_timeout_s)
+            streams = _streams(reduction.group)
+            await receive_body(channel, memoryview(data), limits.frame_timeout_s, streams)
         except UnreachableError as error:
             reduction.fail(f"no slice from {peer}: {error}")
             # A stream that ended is a peer that died, or whose round failed elsewhere.
@@ -353,6 +355,11 @@ class Exchange:
             except TimeoutError as error:
                 raise DeclinedError(_NO_SUCH_GROUP) from error
         return self._reductions[group_id]
+
+
+def _streams(group: Group) -> int:
+    """Return to how many others a member sends at once."""
+    return max(1, len(group.members) - 1)
 
 
 def _first(errors: ExceptionGroup) -> Exception:

@@ -279,6 +279,7 @@ class Follow:
                 except OSError as error:
                     raise self._declined("damaged", "that average cannot be read here") from error
                 await self._upload.take(len(piece))
+                await channel.may_send(len(piece))
                 await timely(channel.send({}, piece), self._muster.limits.frame_timeout_s)
 
     def _declined(self, reason: str, words: str) -> DeclinedError:

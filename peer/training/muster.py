@@ -13,6 +13,7 @@ from peer.events import Message as Event
 from peer.events import PeerMisbehaved
 from peer.identity import Identity
 from peer.swarm.membership import MAX_SHUNNED, Report, Roster, parse_report
+from peer.swarm.throttle import Line
 from peer.swarm.wire import Channel, Frame, Handler, Transport, call, scoped
 from peer.training import progress
 from peer.training.certificate import Base
@@ -87,6 +88,7 @@ class Muster:
         self.limits = limits
         self.clock = clock
         self.emit = emit
+        self.line = Line.of(None, None)
         self.client = False
         self.resting = False
         self.leader: str | None = None

@@ -16,9 +16,11 @@ import numpy.typing as npt
 import torch
 
 from peer.data.stream import Cursor, Stream
+from peer.errors import ConfigurationError
 from peer.events import Message, MicroBatchChanged, Progress, WorkRepeated
 from peer.run.manifest import Manifest
 from peer.tasks.task import Batch, HeldOutRows, Score, Task
+from peer.training.allowance import Allowance
 from peer.training.contribution import Contribution, Tally, contribution_id, flat_gradient
 from peer.training.memory import is_out_of_memory, release
 from peer.training.outer import outer_step
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_S = 0.25
 _NOTHING = np.empty(0, np.float32)
+
+_FORGIVEN = 3
+"""One sample at a time may be too much so often in a row: a checkpoint may be written beside it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,7 @@ class Workbench:
     device: torch.device
     autocast: Autocast
     emit: Callable[[Message], None]
+    allowance: Allowance = dataclasses.field(default_factory=Allowance)
 
 
 class Trainer:
@@ -102,6 +108,7 @@ class Trainer:
         self._made: list[Contribution] = []
         self._unreported = Tally()
         self._reported_s = time.monotonic()
+        self._too_much = 0
         bench.autocast.resume(place.loss_scale)
         set_rng(place.rng, bench.device)
         self._load_parameters()
@@ -136,8 +143,11 @@ class Trainer:
             if interrupted():
                 self._report(force=True)
                 return False
+            self._bench.allowance.begin()
             if not self._micro_batch():
                 self._back_off()
+            else:
+                self._fit(self._bench.allowance.excess())
         self._report(force=True)
         return True
 
@@ -301,6 +311,32 @@ class Trainer:
             )
         )
         self._bench.emit(WorkRepeated(samples=lost.samples, tokens=lost.tokens))
+
+    def _fit(self, excess: str | None) -> None:
+        """Halve the micro-batch if the volunteer's limit of memory asks for it; nothing is lost.
+
+        Raises:
+            ConfigurationError: There is no smaller one.
+        """
+        if excess is None:
+            self._too_much = 0
+            return
+        release(self._bench.device)
+        before = self.micro_batch
+        if before > 1:
+            self.micro_batch = before // 2
+            self._bench.emit(
+                MicroBatchChanged(
+                    samples_before=before, samples_after=self.micro_batch, reason=excess
+                )
+            )
+            return
+        self._too_much += 1
+        if self._too_much > _FORGIVEN:
+            raise ConfigurationError(
+                f"this run does not fit into the memory that you allow: {excess}, training on one "
+                "sample at a time; raise the limit, or join a run with a smaller model"
+            )
 
     def _report(self, *, force: bool) -> None:
         now_s = time.monotonic()

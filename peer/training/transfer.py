@@ -104,11 +104,21 @@ async def send_body(channel: Channel, data: Body, frame_timeout_s: float) -> Non
     """
     view = memoryview(data)
     for start in range(0, len(view), FRAME_BYTES):
-        await timely(channel.send({}, view[start : start + FRAME_BYTES]), frame_timeout_s)
+        piece = view[start : start + FRAME_BYTES]
+        await channel.may_send(len(piece))
+        await timely(channel.send({}, piece), frame_timeout_s)
 
 
-async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: float) -> None:
+async def receive_body(
+    channel: Channel, target: memoryview, frame_timeout_s: float, streams: int = 1
+) -> None:
     """Fill `target` with the bytes that arrive in frames, each within its deadline.
+
+    Args:
+        channel: Where they come from.
+        target: As many as there must be.
+        frame_timeout_s: For each frame; not counted is how long our own line lets none in.
+        streams: Among how many the other end divides its line.
 
     Raises:
         UnreachableError: The stream broke or stalls.
@@ -116,9 +126,11 @@ async def receive_body(channel: Channel, target: memoryview, frame_timeout_s: fl
     """
     at, size = 0, len(target)
     # As a whole, too: a byte in each frame would otherwise keep everybody waiting.
-    deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + size / SLOWEST_BYTES_PER_S
+    slowest_s = size * streams / SLOWEST_BYTES_PER_S
+    deadline_s = asyncio.get_running_loop().time() + frame_timeout_s + slowest_s
     while at < size:
         wanted = min(FRAME_BYTES, size - at)
+        deadline_s += await channel.may_receive(wanted)
         left_s = deadline_s - asyncio.get_running_loop().time()
         body = (await timely(channel.receive(wanted), min(frame_timeout_s, left_s))).body
         if not body:

@@ -25,6 +25,7 @@ CLI = {
     "data choose": "directory --exclude --home --include --json --max-bytes",
     "data index": "folder --attribution --column --heldout --json --licence --name",
     "data show": "spec --json",
+    "doctor": "invite --home --json --peers",
     "finish": "--home",
     "identity": "--home --json",
     "invite": "--expires --home --json",

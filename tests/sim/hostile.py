@@ -37,6 +37,7 @@ class Tampered:
         self._channel = channel
         self._change = change
         self.remote = channel.remote
+        self.may_send, self.may_receive = channel.may_send, channel.may_receive
 
     async def send(self, header, body=b""):
         for changed in self._change(dict(header), bytes(body)):

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from peer.events import PeerMisbehaved, RoundFailure
+from peer.events import LimitFelt, PeerMisbehaved, RoundFailure
+from peer.swarm.throttle import Line, Throttle
 
 SIZE = 4
 
@@ -26,6 +27,22 @@ def test_every_peer_is_in_the_group_of_every_epoch(sim, make_house, size):
             assert peer.replaced == []
             assert peer.transport.failures == []
         assert house.of(PeerMisbehaved) == []
+
+    sim.run(scene())
+
+
+def test_a_peer_whose_limit_is_too_low_for_its_group_says_so_once(sim, make_house):
+    async def scene():
+        house = make_house(SIZE)
+        await house.open(SIZE)
+        house.peers[0].muster.line = Line(Throttle(1e-9), Throttle(None))
+        await house.reach(5)
+        felt = [event for peer, event in house.of(LimitFelt)]
+        assert [event.limit for event in felt] == ["limits.upload_mb_per_s"]
+        assert f"too low for a group of {SIZE}" in felt[0].words
+        house.peers[0].muster.line = Line(Throttle(1e9), Throttle(None))
+        await house.reach(8)
+        assert [event.words for _, event in house.of(LimitFelt)] == [felt[0].words, None]
 
     sim.run(scene())
 

@@ -55,9 +55,9 @@ def test_status_is_what_the_supervisor_says(served, home):
 
 def test_a_pause_with_a_time_reaches_the_supervisor(served, home):
     client.command(home, "pause", for_s=60.0)
-    assert served._paused.startswith("paused by you until ")
+    assert served._pauses.reason.startswith("paused by you until ")
     client.command(home, "resume")
-    assert served._paused is None
+    assert served._pauses.reason is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_pause_that_makes_no_sense_is_refused_and_changes_nothing(served, home
     status, text = post(home, "/pause", body)
     assert status == 400
     assert json.loads(text)["error"]
-    assert served._paused is None
+    assert served._pauses.reason is None
 
 
 def test_a_request_that_is_too_large_is_refused(served, home):

@@ -5,7 +5,10 @@ import os
 import psutil
 import pytest
 
+from peer.config.limits import PauseSettings
 from peer.daemon.lifecycle import State
+from peer.daemon.manners import Seen
+from peer.daemon.memory_watch import MemoryWatch
 from peer.errors import ConfigurationError
 
 LOADING = {"kind": "PhaseChanged", "phase": "loading", "reason": "loading"}
@@ -354,3 +357,57 @@ def test_the_curves_survive_a_crash_and_the_daemons_own_end(supervise):
     later = supervise([TRAINING, COMMITTED | {"epoch": 3, "loss": 3.5}, *END])
     assert run(later) == 0
     assert later.snapshot.history.shown()["loss"] == [[1, 4.5], [2, 4.0], [3, 3.5]]
+
+
+def test_a_machine_on_its_battery_pauses_and_shows_it(supervise, until, caplog):
+    caplog.set_level("INFO")
+    supervisor = supervise([PAUSED, "wait", *END])
+    supervisor._senses.look = lambda: Seen(weekday=0, minute=0, on_battery=True)
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.PAUSED)
+        assert supervisor.status()["pause"]["by"] == "battery"
+        supervisor.resume()
+
+    assert run(supervisor, scenario) == 0
+    assert supervisor.status()["pause"] == {
+        "by": None,
+        "reason": None,
+        "until_unix_time_s": None,
+        "causes": [],
+        "overruled": ["battery"],
+        "watched": ["battery"],
+    }
+    assert '"paused":"the machine runs on its battery' in caplog.text
+
+
+def test_a_battery_that_is_plugged_in_lets_training_go_on(supervise, until, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("peer.daemon.supervisor._SENSE_S", 0.05)
+    supervisor = supervise([TRAINING, "wait", PAUSED, "wait", *END])
+    power = iter([False, True])
+    supervisor._pauses._settings = PauseSettings(calm_s=1.0)
+    supervisor._senses.look = lambda: Seen(weekday=0, minute=0, on_battery=next(power, False))
+    assert run(supervisor) == 0
+    assert 'told {"kind":"Pause","reason":"the machine runs on its battery' in caplog.text
+    assert 'told {"kind":"Resume"}' in caplog.text
+
+
+def test_a_worker_beyond_the_memory_limit_starts_again_with_half(supervise, make_loaded, caplog):
+    caplog.set_level("INFO")
+    loaded = json.loads(make_loaded(micro_batch=16).encode())
+    supervisor = supervise([loaded, TRAINING, "sleep"], END)
+    supervisor._memory = MemoryWatch(1e6)
+    supervisor._memory._looks = 1
+    assert run(supervisor) == 0
+    assert supervisor.status()["restarts_by_reason"] == {"out_of_memory": 1}
+    assert '"micro_batch_divisor":2' in caplog.text
+
+
+def test_a_memory_limit_too_small_for_one_sample_is_refused_in_words(supervise, make_loaded):
+    loaded = json.loads(make_loaded(micro_batch=1).encode())
+    supervisor = supervise([loaded, TRAINING, "sleep"])
+    supervisor._memory = MemoryWatch(1e6)
+    with pytest.raises(ConfigurationError, match=r"limits.memory_mb allows 1, with no smaller"):
+        run(supervisor)
+    assert supervisor.starts == 1

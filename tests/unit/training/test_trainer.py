@@ -248,6 +248,24 @@ def test_evaluating_between_micro_batches_changes_nothing(
     assert trainer.contribution("r").values.tobytes() == other.contribution("r").values.tobytes()
 
 
+def test_a_pause_takes_all_of_the_model_off_the_device_and_gives_its_memory_back(
+    make_trainer, monkeypatch
+):
+    steps, moved, released = iter([False, True]), [], []
+    trainer = make_trainer()
+    assert not trainer.work(lambda: next(steps))
+    model = trainer._bench.model
+    to = model.to
+    monkeypatch.setattr(model, "to", lambda where: (moved.append(str(where)), to(where)))
+    monkeypatch.setattr("peer.training.trainer.release", released.append)
+    trainer.suspend()
+    assert (moved, released) == (["cpu"], [trainer.device])
+    tensors = [t for p in model.parameters() for t in (p, p.grad)]
+    assert {str(t.device) for t in tensors if t is not None} == {"cpu"}
+    trainer.awaken()
+    assert moved == ["cpu", str(trainer.device)]
+
+
 def test_a_pause_keeps_the_contribution(make_trainer):
     steps = iter([False, True])
     trainer, other = make_trainer(), make_trainer()
