@@ -7,6 +7,7 @@ deadline, and nothing is asked of more peers than its bound says.
 import asyncio
 import logging
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,6 @@ class Crawler:
     Args:
         run_id: The run.
         named: Peers that the person who started this named: asked first.
-        folder: For files under way.
         clock: The time.
 
     Attributes:
@@ -59,14 +59,13 @@ class Crawler:
         dropped: Good records that were not kept, by kind.
     """
 
-    def __init__(self, run_id: str, named: Iterable[str], folder: Path, clock: Clock) -> None:
+    def __init__(self, run_id: str, named: Iterable[str], clock: Clock) -> None:
         self.run_id = run_id
         self.manifest: Manifest | None = None
         self.index: DataIndex | None = None
         self.failures = Counter(dict.fromkeys(Stage, 0))
         self.dropped = Counter(dict.fromkeys(RECORD_KINDS, 0))
         self._named = frozenset(named)
-        self._folder = folder
         self._clock = clock
         self._row = CertifiedRow()
         self._chain: VerdictChain | None = None
@@ -184,13 +183,13 @@ class Crawler:
             self.take_manifest(answer.manifest)
         assert self.manifest is not None
         hash_ = self.manifest.data.index
-        target = self._folder / hash_
-        await fetch_blob(
-            node.transport, self.run_id, hash_, _MAX_INDEX_BYTES, target, donors[:_DIALLED]
-        )
-        data = await asyncio.to_thread(target.read_bytes)
+        with tempfile.TemporaryDirectory(prefix="ctpeer-monitor-") as folder:
+            target = Path(folder) / hash_
+            await fetch_blob(
+                node.transport, self.run_id, hash_, _MAX_INDEX_BYTES, target, donors[:_DIALLED]
+            )
+            data = target.read_bytes()
         self.index = await asyncio.to_thread(parse_index, data, "the run's data index")
-        target.unlink()
 
     def take_manifest(self, manifest: Manifest) -> None:
         """Go by the run's manifest from now on."""

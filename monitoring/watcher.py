@@ -84,11 +84,9 @@ class Watcher:
         self.node_restarts = 0
         self.dht_nodes = 0
         self.began_s = time.monotonic()
-        self._folder = tempfile.TemporaryDirectory(prefix="ctpeer-monitor-")
-        path = Path(self._folder.name)
         named = [parse_address(address) for address in watched.addresses]
         peers = [address.peer_id for address in named if address is not None]
-        self._crawler = Crawler(watched.run_id, peers, path, SystemClock())
+        self._crawler = Crawler(watched.run_id, peers, SystemClock())
         if watched.manifest is not None:
             self._crawler.take_manifest(watched.manifest)
         self._loop = uvloop.new_event_loop()
@@ -139,7 +137,6 @@ class Watcher:
                 ending.result(_STOP_TIMEOUT_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_STOP_TIMEOUT_S)
-        self._folder.cleanup()
 
     # ---- in the watcher's thread
 
@@ -154,15 +151,17 @@ class Watcher:
             await asyncio.gather(self._work, return_exceptions=True)
 
     async def _start_node(self) -> Node:
-        path = Path(self._folder.name) / "identity.key"
-        identity = Identity.load_or_create(path)
-        options = NodeOptions(
-            identity_path=path,
-            initial_peers=self.watched.addresses,
-            known_peers=self.watched.known,
-            client=True,
-        )
-        return await Node.start(options, identity, self.validator)
+        # p2pd has read the key by then, which nothing that ends this process leaves behind later.
+        with tempfile.TemporaryDirectory(prefix="ctpeer-monitor-") as folder:
+            path = Path(folder) / "identity.key"
+            identity = Identity.load_or_create(path)
+            options = NodeOptions(
+                identity_path=path,
+                initial_peers=self.watched.addresses,
+                known_peers=self.watched.known,
+                client=True,
+            )
+            return await Node.start(options, identity, self.validator)
 
     async def _serve(self, node: Node) -> None:
         """Crawl with one node after the other; each takes the place of the last."""
