@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, bars, lines, or_none, stat
+from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, bars, by_peer, lines, stat
 
 RUN = 'run=~"$run"'
 RATE = "[$__rate_interval]"
@@ -106,22 +106,14 @@ def _work(sheet: Sheet) -> None:
         "Work of peers that are scraped",
         lines(
             "Tokens",
-            {
-                "{{peer_id}}": or_none(
-                    f"sum by (peer_id) (rate(ctpeer_tokens_total{{{RUN}}}{RATE}))", "peer_id"
-                )
-            },
+            {"{{peer}}": by_peer(f"rate(ctpeer_tokens_total{{{RUN}}}{RATE})")},
             "Trained on, by peer.",
             unit="suffix:tok/s",
             stacked=True,
         ),
         lines(
             "Rows",
-            {
-                "{{peer_id}}": or_none(
-                    f"sum by (peer_id) (rate(ctpeer_samples_total{{{RUN}}}{RATE}))", "peer_id"
-                )
-            },
+            {"{{peer}}": by_peer(f"rate(ctpeer_samples_total{{{RUN}}}{RATE})")},
             "Trained on, by peer.",
             unit="suffix:/s",
             stacked=True,

@@ -49,6 +49,15 @@ def or_none(query: str, label: str) -> str:
     return f'{query} or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
+def by_peer(query: str) -> str:
+    """Return `query` summed by peer, with the end of each peer id as the label `peer`.
+
+    Beginnings of peer ids are alike, and whole ones fill a legend.
+    """
+    short = f'label_replace(sum by (peer_id) ({query}), "peer", "$1", "peer_id", ".*?(.{{1,12}})")'
+    return or_none(short, "peer")
+
+
 def stat(
     title: str,
     query: str,

@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, lines, or_none, stat
+from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, by_peer, lines, stat
 
 RUN = 'run=~"$run"'
 
@@ -29,7 +29,7 @@ def _numbers(sheet: Sheet) -> None:
     sheet.numbers(
         stat("Last good epoch", _newest("last_good_epoch"), "The newest accepted checkpoint."),
         stat(
-            "Known for",
+            "Last good since",
             _newest("last_good_age_seconds"),
             "Since the monitor learned of the last accepted checkpoint.",
             unit="s",
@@ -118,13 +118,13 @@ def _verdicts(sheet: Sheet) -> None:
 
 def _validators(sheet: Sheet) -> None:
     def each(name: str) -> str:
-        return or_none(f"sum by (peer_id) (ctpeer_{name}{{{RUN}}})", "peer_id")
+        return by_peer(f"ctpeer_{name}{{{RUN}}}")
 
     sheet.row(
         "Validators that are scraped",
         lines(
             "Seats",
-            {"{{peer_id}}": each("validator_seats_total")},
+            {"{{peer}}": each("validator_seats_total")},
             "Times that each was called to judge, since its daemon started.",
         ),
         lines(
@@ -140,7 +140,7 @@ def _validators(sheet: Sheet) -> None:
         lines(
             "Rollbacks",
             {
-                "{{peer_id}}": each("rollbacks_total"),
+                "{{peer}}": each("rollbacks_total"),
                 "epochs undone": f"max(ctpeer_rolled_back_epochs_total{{{RUN}}}) or vector(0)",
             },
             "Times that each went back to the last good state.",
