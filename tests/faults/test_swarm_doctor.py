@@ -17,7 +17,7 @@ def founder(make_lasting_swarm):
 
 
 @pytest.fixture
-def diagnose(make_daemon, founder):
+def diagnose(make_daemon):
     """Run the doctor on a home; return its exit code and the findings by check."""
 
     def run(*arguments, daemon=None, **environment):
