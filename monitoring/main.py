@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from monitoring.chosen import choose
+from monitoring.stack import stack
 from peer import __version__
 from peer.config.home import resolve_home
 from peer.errors import ConfigurationError, CtpeerError
+from peer.observe.notify import ServiceManager, dump_when_aborted
 
 if TYPE_CHECKING:
     from monitoring.watched import Watched
@@ -51,7 +53,7 @@ def main() -> None:
     metavar="HOST:PORT",
     default=DEFAULT_LISTEN,
     show_default=True,
-    help="Where to serve /metrics, /sd, /swarm, /leaderboard, /verdicts and /healthz.",
+    help="Where to serve the page, /metrics, /sd, /swarm, /leaderboard, /verdicts and /healthz.",
 )
 @click.option(
     "--peers",
@@ -90,6 +92,7 @@ def watch(run: str, *, as_json: bool, log_level: str, **options: Any) -> None:
     """Watch RUN: an invite, a run id, or the path of a run's directory."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
         signal.signal(number, lambda *_: os._exit(0))
+    dump_when_aborted()
     logging.basicConfig(level=log_level.upper(), format=_FORMAT)
     try:
         home = resolve_home(options["home"]) if options["home"] else None
@@ -104,6 +107,9 @@ def watch(run: str, *, as_json: bool, log_level: str, **options: Any) -> None:
         sys.exit(error.exit_code)
 
 
+main.add_command(stack)
+
+
 def _look(watched: "Watched") -> None:
     # hivemind, and torch with it, takes seconds to load.
     from monitoring.service import look_once
@@ -115,18 +121,25 @@ async def _serve(watched: "Watched", address: tuple[str, int], names: tuple[str,
     from monitoring.service import serve
     from monitoring.web import ListenAddress
 
-    stop = asyncio.Event()
+    manager, stop = ServiceManager(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def show(url: str) -> None:
         click.echo(f"watching {watched.run_id}")
+        click.echo(f"page:    {url}/")
         click.echo(f"metrics: {url}/metrics")
+        manager.ready()
 
-    def beat(_problem: str | None) -> None:
-        """Whoever supervises this process is told here."""
+    def beat(problem: str | None) -> None:
+        # A swarm that is not there is no reason to be started again.
+        manager.alive()
+        manager.status(problem or "watching")
 
-    await serve(watched, ListenAddress(*address), names, stop, show, beat)
+    try:
+        await serve(watched, ListenAddress(*address), names, stop, show, beat)
+    finally:
+        manager.stopping()
 
 
 def _address(text: str) -> tuple[str, int]:

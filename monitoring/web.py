@@ -22,6 +22,7 @@ from monitoring.expose import make_registry
 from monitoring.watcher import Picture, Watcher
 from peer.errors import ConfigurationError
 from peer.observe.metrics import CONTENT_TYPE
+from peer.observe.page.swarm import add_swarm_page
 
 _LARGEST_REQUEST_BYTES = 4096
 _SHUTDOWN_TIMEOUT_S = 2.0
@@ -66,6 +67,7 @@ class Site:
         app.router.add_get("/leaderboard", self._leaderboard)
         app.router.add_get("/verdicts", self._verdicts)
         app.router.add_get("/healthz", self._health)
+        add_swarm_page(app, self._look)
         return app
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -87,9 +89,16 @@ class Site:
         return _json(service_discovery(self._watcher.watched.run_id, picture))
 
     async def _swarm(self, _request: web.Request) -> web.Response:
-        picture = self._picture()
+        self._picture()
+        return _json(self._look())
+
+    def _look(self) -> dict[str, Any] | None:
+        """Return what is known of the swarm; None before the first crawl is complete."""
+        picture = self._watcher.picture
+        if picture is None:
+            return None
         run_id, totals = self._watcher.watched.run_id, self._watcher.totals
-        return _json(board.swarm(run_id, picture.found, picture.view, totals))
+        return board.swarm(run_id, picture.found, picture.view, totals)
 
     async def _leaderboard(self, _request: web.Request) -> web.Response:
         picture = self._picture()

@@ -108,6 +108,9 @@ MONITOR_CLI = {
     "watch": (
         "run --allow-host --allow-private --home --interval --json --listen --log-level --peers"
     ),
+    "stack": (
+        "run --data --grafana --home --json --monitor --peers --prometheus --retention --target"
+    ),
 }
 
 SWARM_METRICS = [
