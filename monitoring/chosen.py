@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from monitoring.watched import Watched
-from peer.clock import SystemClock
 from peer.config.home import Home
 from peer.errors import ConfigurationError, UsageError
 from peer.run.directory import RunDirectory
@@ -37,7 +36,8 @@ def choose(
     check_peers(addresses)
     manifest: Manifest | None = None
     if looks_like_invite(run):
-        invite = parse_invite(run, SystemClock().now_s())
+        # Who only watches joins nothing: an invite that has expired still says whom to ask.
+        invite = parse_invite(run, 0.0)
         run_id, addresses = invite.run_id, (*invite.addresses, *addresses)
     elif _RUN_ID.fullmatch(run) and not Path(run).exists():
         run_id = run

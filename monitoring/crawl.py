@@ -115,7 +115,7 @@ class Crawler:
         try:
             async with asyncio.timeout(_STEP_S[stage]):
                 await work
-        except (PeerError, ConfigurationError, TimeoutError) as error:
+        except (PeerError, ConfigurationError, OSError) as error:  # a deadline, a full disk
             self.failures[stage] += 1
             log.info("the crawl's step %s failed: %s", stage, error or "it took too long")
             return False

@@ -65,7 +65,7 @@ def main() -> None:
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(1.0, 3600.0),
+    type=click.FloatRange(1.0, 120.0),
     default=15.0,
     show_default=True,
     help="From one look at the swarm to the next.",
@@ -131,9 +131,10 @@ async def _serve(watched: "Watched", address: tuple[str, int], names: tuple[str,
         click.echo(f"metrics: {url}/metrics")
         manager.ready()
 
-    def beat(problem: str | None) -> None:
-        # A swarm that is not there is no reason to be started again.
-        manager.alive()
+    def beat(problem: str | None, moves: bool) -> None:  # noqa: FBT001 called by `serve` alone
+        # A swarm that is not there is no reason to be started again; a crawl without an end is.
+        if moves:
+            manager.alive()
         manager.status(problem or "watching")
 
     try:

@@ -78,9 +78,11 @@ def dialled(text: str) -> str:
 def _group(status: str) -> dict[str, Any] | None:
     try:
         said = json.loads(status)
+        if said.get("state") == "stopped":  # by somebody, who need not be alarmed
+            return None
         address = _address(str(said["metrics_url"]))
         labels = {"run": said["run_id"], "peer_id": said["peer_id"]}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
     if address is None:
         return None

@@ -26,10 +26,10 @@ _GRAFANA_HOMES = (Path("/usr/share/grafana"), Path("/opt/grafana"))
 
 
 def exporter(
-    run: str, peers: Sequence[str], home: Path | None, listen: str, folder: Path
+    run: str, home: Path | None, listen: str, folder: Path, flags: Sequence[str]
 ) -> Program:
-    """Return the exporter of `run`, which first asks `peers` and those that `home` knows."""
-    met = [word for peer in peers for word in ("--peers", peer)]
+    """Return the exporter of `run`, which also asks those that `home` knows."""
+    met = list(flags)
     if home is not None and home.is_dir():
         met += ["--home", str(home)]
     return Program(

@@ -22,7 +22,7 @@ async def serve(
     names: Iterable[str],
     stop: asyncio.Event,
     on_started: Callable[[str], None],
-    on_beat: Callable[[str | None], None],
+    on_beat: Callable[[str | None, bool], None],
 ) -> None:
     """Serve until `stop`.
 
@@ -32,8 +32,8 @@ async def serve(
         names: Host names under which it may be asked.
         stop: Ends it.
         on_started: Is told the URL, once.
-        on_beat: Is told every few seconds what is wrong, or None: for whoever supervises this
-            process.
+        on_beat: Is told every few seconds what is wrong, or None, and whether crawls come to an
+            end: for whoever supervises this process.
 
     Raises:
         ConfigurationError: The address cannot be had, or the clock is wrong.
@@ -45,7 +45,7 @@ async def serve(
             await asyncio.to_thread(watcher.start)
             on_started(url)
             while not stop.is_set():
-                on_beat(problem_of(watcher))
+                on_beat(problem_of(watcher), watcher.moves)
                 if not watcher.alive:
                     raise CtpeerError("the crawl ended unexpectedly; the log says why")
                 await _wait(stop, _BEAT_S)

@@ -18,7 +18,6 @@ import platformdirs
 from monitoring import servers
 from monitoring.children import Program, running
 from monitoring.scrape import dialled, target_groups
-from peer.clock import SystemClock
 from peer.config.home import Home, resolve_home
 from peer.errors import ConfigurationError, CtpeerError
 from peer.run.directory import RunDirectory, write_atomically
@@ -60,6 +59,18 @@ log = logging.getLogger(__name__)
     multiple=True,
     help="Where another peer serves /metrics; may be given several times.",
 )
+@click.option(
+    "--allow-private",
+    is_flag=True,
+    help="Scrape peers at private addresses, too: for a swarm in one network.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A host name under which the monitor may be asked, such as a reverse proxy's.",
+)
 @click.option("--data", metavar="DIR", help="Where all is kept; a folder of yours if not given.")
 @click.option("--retention", default="30d", show_default=True, help="How long that is kept.")
 @click.option("--prometheus", metavar="HOST:PORT", default=PROMETHEUS_LISTEN, show_default=True)
@@ -72,6 +83,8 @@ def stack(  # noqa: PLR0913 one parameter an option
     monitor: str | None,
     homes: tuple[str, ...],
     targets: tuple[str, ...],
+    allow_private: bool,
+    hosts: tuple[str, ...],
     data: str | None,
     retention: str,
     prometheus: str,
@@ -99,7 +112,10 @@ def stack(  # noqa: PLR0913 one parameter an option
         ]
         found = [resolve_home(home) for home in homes or (None,)]
         if run is not None and monitor is not None:
-            programs.insert(0, servers.exporter(run, peers, found[0].path, monitor, folder))
+            flags = [word for peer in peers for word in ("--peers", peer)]
+            flags += [word for host in hosts for word in ("--allow-host", host)]
+            flags += ["--allow-private"] * allow_private
+            programs.insert(0, servers.exporter(run, found[0].path, monitor, folder, flags))
         if (shown := servers.grafana(folder, grafana, prometheus)) is not None:
             programs.append(shown)
         else:
@@ -152,10 +168,10 @@ def run_id_of(run: str) -> str:
 
     Raises:
         UsageError: The invite is none, or was mistyped.
-        ConfigurationError: The manifest is damaged, or the invite has expired.
+        ConfigurationError: The manifest is damaged.
     """
     if looks_like_invite(run):
-        return parse_invite(run, SystemClock().now_s()).run_id
+        return parse_invite(run, 0.0).run_id
     return RunDirectory.open(Path(run)).run_id if Path(run).exists() else run
 
 

@@ -7,7 +7,7 @@ bounded by what the middle peer added.
 import bisect
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median_low
 
 from peer.observe.metrics import DECISIONS
@@ -47,6 +47,7 @@ class Totals:
     _before: dict[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     _row_end: tuple[int, int] | None = None
     _round: int = 0
+    _chain_seen: bool = False
     _heads: deque[tuple[float, int]] = dataclasses.field(
         default_factory=lambda: deque(maxlen=_HEADS)
     )
@@ -82,12 +83,17 @@ class Totals:
             self.loss_terms += sum(c.vote.weight for c in new)
         self._row_end = max(_place(row[-1]), self._row_end or (0, 0))
 
-    def take_verdicts(self, chain: Iterable[Verdict]) -> None:
-        """Count the verdicts that are new in `chain`, oldest first."""
+    def take_verdicts(self, chain: Sequence[Verdict]) -> None:
+        """Count the verdicts that are new in `chain`, oldest first.
+
+        What was found before the first one that we saw is not counted, but for the run's first.
+        """
         for verdict in chain:
-            if verdict.judgement.round > self._round:
-                self._round = verdict.judgement.round
+            round_number = verdict.judgement.round
+            if round_number > self._round and (self._chain_seen or round_number == len(chain) == 1):
                 self.decisions[verdict.judgement.decision.value] += 1
+            self._round = max(self._round, round_number)
+        self._chain_seen = self._chain_seen or bool(chain)
 
     def take_good(self, state_root: str | None, now_s: float) -> None:
         """Note which state is the last good one."""

@@ -31,6 +31,7 @@ class VerdictChain:
         self.verdicts: list[Verdict] = []
         self._rules = rules
         self._fetched: dict[str, Verdict] = {}
+        self._wanted = ""
 
     @property
     def ledger(self) -> Ledger | None:
@@ -73,6 +74,9 @@ class VerdictChain:
         self, transport: Transport, name: str, donors: Sequence[str], known: Collection[str]
     ) -> list[Verdict]:
         """Return the verdicts that lead to `name`, oldest first, as far back as we look."""
+        if name != self._wanted:  # what was fetched for another end may not be of this chain
+            self._fetched.clear()
+            self._wanted = name
         row: list[Verdict] = []
         while name not in known and len(row) < LOOKBACK:
             verdict = self._fetched.get(name)

@@ -24,7 +24,7 @@ from monitoring.view import View, aggregate
 from monitoring.watched import Watched
 from peer.clock import SystemClock
 from peer.config.address import parse_address
-from peer.errors import CtpeerError, UnreachableError
+from peer.errors import CtpeerError, PeerError
 from peer.identity import Identity
 from peer.run.manifest import Manifest
 from peer.swarm.node import Node, NodeOptions
@@ -36,7 +36,11 @@ _CRAWL_TIMEOUT_S = 300.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STOP_TIMEOUT_S = 10.0
+_STUCK_AFTER_S = _CRAWL_TIMEOUT_S + 60.0
 RESULTS = ("complete", "partial", "failed")
+
+_TROUBLE = (CtpeerError, PeerError, OSError)
+"""What a node may fail of; a deadline that passed is an OSError."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,13 @@ class Watcher:
         self._thread = threading.Thread(target=self._loop.run_forever, name="watcher", daemon=True)
         self._work: asyncio.Task[None] | None = None
         self._crawled = threading.Event()
+        self._moved_s = self.began_s
+
+    @property
+    def moves(self) -> bool:
+        """Whether crawls, or attempts at them, come to an end in time."""
+        limit_s = _STUCK_AFTER_S + self.watched.interval_s
+        return self.alive and time.monotonic() - self._moved_s < limit_s
 
     @property
     def failures(self) -> Mapping[Stage, int]:
@@ -122,7 +133,10 @@ class Watcher:
             CtpeerError: p2pd does not start.
         """
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
+        except (PeerError, OSError) as error:
+            raise CtpeerError(f"the node does not start: {error or 'it took too long'}") from error
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end of the next crawl; return whether there was one."""
@@ -170,20 +184,21 @@ class Watcher:
             self.node_up = True
             try:
                 await self._crawl_with(node)
-            except UnreachableError as error:
-                log.warning("%s; it is started again", error)
+            except _TROUBLE as error:
+                log.warning("%s; the node is started again", error or "it took too long")
             finally:
                 self.node_up = False
                 await node.stop()
             while True:
                 self.node_restarts += 1
+                self._moved_s = time.monotonic()
                 self._crawler.failures[Stage.NODE] += 1
                 await asyncio.sleep(pause_s)
                 try:
                     node = await self._start_node()
                     break
-                except CtpeerError as error:
-                    log.warning("%s", error)
+                except _TROUBLE as error:
+                    log.warning("%s", error or "the node took too long to start")
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _crawl_with(self, node: Node) -> None:
@@ -209,6 +224,7 @@ class Watcher:
         else:
             self.picture = await asyncio.to_thread(self._draw, found, began_s)
             self.crawls["complete" if whole else "partial"] += 1
+        self._moved_s = time.monotonic()
         self._crawled.set()
 
     def _draw(self, found: Findings, began_s: float) -> Picture:

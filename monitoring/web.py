@@ -76,7 +76,8 @@ class Site:
                 text="this host name is not served here; name it with --allow-host\n"
             )
         response = await handler(request)
-        response.headers.update(_HEADERS)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     async def _metrics(self, _request: web.Request) -> web.Response:
@@ -84,8 +85,8 @@ class Site:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _targets(self, _request: web.Request) -> web.Response:
-        picture = self._watcher.picture
-        # Prometheus keeps the targets that it has when it is told nothing new.
+        # Who answered where is proven by each crawl anew: an address may be somebody else's by now.
+        picture = self._watcher.picture if problem_of(self._watcher) is None else None
         return _json(service_discovery(self._watcher.watched.run_id, picture))
 
     async def _swarm(self, _request: web.Request) -> web.Response:

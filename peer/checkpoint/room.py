@@ -28,9 +28,14 @@ class Room:
 
         What validation needs, and what a person fetched, stays in any case.
         """
-        if self.limit_bytes is None or self.used_bytes() <= _TIGHT_SHARE * self.limit_bytes:
+        if not self.is_short:
             return keep
         return dataclasses.replace(keep, last=1, accepted=min(keep.accepted, 1), every_epochs=None)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether old checkpoints are to make room."""
+        return self.limit_bytes is not None and self.used_bytes() > _TIGHT_SHARE * self.limit_bytes
 
     @property
     def is_full(self) -> bool:

@@ -100,9 +100,9 @@ class CheckpointStore:
         Raises:
             OSError: The disk is full or fails, or no more of it may be taken; nothing was changed.
         """
-        if self._room.is_full:
+        if self._room.is_short:
             self._drop_old()
-            self._room.check()
+        self._room.check()
         name = checkpoint.name
         if self._shelf.path(name).exists() and not self._is_fetched(name):
             return 0

@@ -16,7 +16,8 @@ _BUSY_ONSET_S = 20.0
 """So long other programs must need the machine: starting one is no reason to rest."""
 _CALM_SHARE = 0.6
 """They need it no longer below this part of the share from which on they do."""
-_DISK_CALM_SHARE = 0.95
+_DISK_ONSET_S = 30.0
+"""A checkpoint is written before the one that it takes the place of is dropped."""
 _DISK_CALM_S = 10.0
 
 
@@ -173,9 +174,8 @@ def _busy(seen: Seen, settings: PauseSettings) -> _Sign:
 def _disk(seen: Seen) -> _Sign:
     if seen.disk_share is None:
         return _Sign(there=False)
-    there = True if seen.disk_share > 1.0 else False if seen.disk_share < _DISK_CALM_SHARE else None
     words = (
         f"the home takes {100.0 * seen.disk_share:.0f} % of limits.disk_mb; raise it, or drop "
         "checkpoints with `ctpeer checkpoint gc`"
     )
-    return _Sign(there, words, calm_s=_DISK_CALM_S)
+    return _Sign(seen.disk_share > 1.0, words, _DISK_ONSET_S, _DISK_CALM_S)

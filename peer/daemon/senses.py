@@ -124,7 +124,7 @@ def _logind_active_s(now_s: float) -> float | None:
         return None
     if said["IdleHint"] == "no":
         return now_s
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, LookupError):
         return int(said["IdleSinceHint"]) / 1e6
     return None
 

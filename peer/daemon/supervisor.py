@@ -34,6 +34,7 @@ from peer.events import (
     BranchLeft,
     Finish,
     Finished,
+    Loaded,
     LogLine,
     Message,
     MicroBatchChanged,
@@ -63,6 +64,7 @@ _LAST_STATUS_INTERVAL_S = 10.0
 _EPOCH_LOG_INTERVAL_S = 10.0
 _STOPPING_SILENCE_S = 5.0
 """How long a worker that was told to stop may say nothing; a checkpoint under way speaks."""
+_FROZEN_S = 10.0
 _DEATHS_KEPT = 32
 _SENSE_S = 5.0
 
@@ -116,6 +118,7 @@ class Supervisor:
         self._senses = Senses(home, settings)
         self._memory = MemoryWatch(settings.limits.memory_bytes)
         self._over_limit: str | None = None
+        self._began = False  # the present worker has loaded the model
         self._leaving: Trigger | None = None
         self._wake = asyncio.Event()
         self._refused: str | None = None
@@ -285,7 +288,7 @@ class Supervisor:
     async def _one_worker(self) -> float | None:
         """Run a worker to its end; return the seconds to wait for the next, or None to leave."""
         self._refused = self._finished = None
-        self._out_of_memory = self._hung = False
+        self._out_of_memory = self._hung = self._began = False
         self._over_limit = None
         self._follow(Trigger.BEGIN, "starting the worker")
         oom_kills = kernel_oom_kills()
@@ -342,10 +345,10 @@ class Supervisor:
             failure = FailureClass.NETWORK
         elif self._hung:
             failure = FailureClass.HANG
-        elif self._over_limit is not None and self.snapshot.micro_batch <= 1:
+        elif self._over_limit is not None and (not self._began or self.snapshot.micro_batch <= 1):
             failure = FailureClass.CONFIGURATION
             when = "with no smaller micro-batch left"
-            if not self.snapshot.micro_batch:
+            if not self._began:
                 when = "before it trained anything"
             self._refused = f"{self._over_limit}, {when}; raise limits.memory_mb"
         elif out_of_memory or self._over_limit is not None:
@@ -406,6 +409,8 @@ class Supervisor:
                 log.error("%s", message.text)
             case Finished():
                 self._finished = message
+            case Loaded():
+                self._began = True
 
     def _log_epoch(self, now_s: float) -> None:
         if now_s - self._epoch_logged_s < _EPOCH_LOG_INTERVAL_S:
@@ -423,9 +428,13 @@ class Supervisor:
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Kill a worker that says nothing for too long, or whose DHT or training stands still."""
-        ticks = 0
+        ticks, looked_s = 0, self._clock.monotonic_s()
         while True:
             await asyncio.sleep(_TICK_S)
+            slept_s = self._clock.monotonic_s() - looked_s
+            looked_s += slept_s
+            if slept_s > _FROZEN_S:  # with the machine, or by SIGSTOP; so was the worker
+                self._vitals.sleep(slept_s)
             pulse, why = self._pulse()
             ticks = ticks + 1 if pulse is Pulse.HUNG else 0
             if ticks >= _SURE_AFTER_TICKS:
@@ -514,13 +523,15 @@ class Supervisor:
         self._pauses.heed(await asyncio.to_thread(self._senses.look))
         if (reason := self._pauses.reason) != before:
             log.info("%s", f"paused: {reason}" if reason else "nothing asks to pause any more")
-            self._tell_pause()
+            if self._leaving is None:
+                self._tell_pause()
 
     def _save_last_status(self) -> None:
         self._status_saved_s = self._clock.monotonic_s()
         fresh = self._home.last_status_path.with_suffix(".new")
         try:
-            fresh.write_text(json.dumps(self.status()))
+            # Whoever may read the home may not command: the page's address holds its key.
+            fresh.write_text(json.dumps(self.status() | {"page_url": None}))
             fresh.replace(self._home.last_status_path)
         except OSError as error:
             log.warning("the last status was not kept: %s", error)

@@ -14,6 +14,7 @@ from peer.events import (
     CheckpointWritten,
     Evaluated,
     Heartbeat,
+    LimitFelt,
     LogLine,
     Message,
     PartRefused,
@@ -35,6 +36,7 @@ _SCORING = {State.EVALUATING, State.FOLLOWING}
 _RESTS = {Phase.PAUSED, Phase.HOLDING, Phase.FOLLOWING}
 """Phases in which a worker does as it should while it makes no tokens, and says so each second."""
 _BESIDE_TRAINING = (
+    LimitFelt,
     LogLine,
     PartRefused,
     PeerMisbehaved,
@@ -53,8 +55,8 @@ _ACHIEVEMENTS = (
 )
 """A round that failed has come to its end, too; the next one is another attempt."""
 _STATEMENTS_KEPT = 8
-_FETCHED_BYTES = 1 << 20
-"""So many bytes from others are progress; signs of life alone take long to come to that."""
+_MOVED_BYTES = 1 << 20
+"""So many bytes to and from others are progress; signs of life alone take long to come to that."""
 
 
 class Pulse(Enum):
@@ -76,8 +78,8 @@ class Signs:
         state: What the daemon does.
         silent_s: Since the worker's last word.
         still_s: Since the last word from its training thread.
-        idle_s: Since something got done or a rest was stated, or since the first start of a worker
-            after that.
+        idle_s: Since something got done or a rest was stated, or since the worker's start.
+        futile_s: The same, but since the first start of a worker after that.
         dht_silent_s: Since its network last said who is there; None if it has not joined, or does
             without a network.
     """
@@ -86,6 +88,7 @@ class Signs:
     silent_s: float
     still_s: float
     idle_s: float
+    futile_s: float
     dht_silent_s: float | None
 
 
@@ -115,7 +118,7 @@ def judge(signs: Signs, patience: Patience) -> tuple[Pulse, str]:
         return Pulse.ALIVE, "it has ended"
     if (what := _fault(signs, patience)) is not None:
         return Pulse.HUNG, what
-    if state in _STARTING and signs.idle_s > patience.start_s:
+    if state in _STARTING and signs.futile_s > patience.start_s:
         return Pulse.LOST, f"no worker got to work for {patience.start_s:.0f} s"
     return Pulse.ALIVE, f"it is {state}, and that goes on"
 
@@ -139,20 +142,29 @@ class Vitals:
     """Notes when the worker last said what."""
 
     def __init__(self, now_s: float) -> None:
-        self._heard_s = self._stirred_s = self._achieved_s = self._began_s = now_s
+        self._heard_s = self._stirred_s = self._achieved_s = now_s
+        self._began_s = self._first_began_s = now_s
         self._dht_s: float | None = None
         self._said: deque[tuple[Phase, str]] = deque(maxlen=_STATEMENTS_KEPT)
-        self._received_bytes = 0
+        self._moved_bytes = 0
 
     def begin(self, now_s: float) -> None:
-        """Note that a worker was started.
-
-        One that follows a worker that got nothing done has no more time than that one had.
-        """
+        """Note that a worker was started."""
         if self._achieved_s > self._began_s:
-            self._began_s = now_s
+            self._first_began_s = now_s
+        self._began_s = now_s
         self._heard_s = self._stirred_s = now_s
         self._dht_s = None
+
+    def sleep(self, seconds: float) -> None:
+        """Note that nobody ran for so long, this process included: it counts for nobody."""
+        self._heard_s += seconds
+        self._stirred_s += seconds
+        self._achieved_s += seconds
+        self._began_s += seconds
+        self._first_began_s += seconds
+        if self._dht_s is not None:
+            self._dht_s += seconds
 
     def hear(self, now_s: float) -> None:
         """Note a word that made no sense."""
@@ -175,6 +187,7 @@ class Vitals:
             silent_s=now_s - self._heard_s,
             still_s=now_s - self._stirred_s,
             idle_s=now_s - max(self._achieved_s, self._began_s),
+            futile_s=now_s - max(self._achieved_s, self._first_began_s),
             dht_silent_s=None if self._dht_s is None else now_s - self._dht_s,
         )
 
@@ -187,7 +200,7 @@ class Vitals:
             case Heartbeat():  # elsewhere it only says that a wait has an end
                 return state in _SCORING
             case PeersSeen():
-                return self._fetched(message.received_bytes)
+                return self._moved(message.received_bytes + message.sent_bytes)
         return isinstance(message, _ACHIEVEMENTS)
 
     def _is_news(self, change: PhaseChanged) -> bool:
@@ -202,9 +215,9 @@ class Vitals:
         loads = change.phase in (Phase.IMPORTING, Phase.LOADING)
         return change.phase in _RESTS or (fresh and not loads)
 
-    def _fetched(self, received_bytes: int) -> bool:
-        self._received_bytes += received_bytes
-        enough = self._received_bytes >= _FETCHED_BYTES
+    def _moved(self, moved_bytes: int) -> bool:
+        self._moved_bytes += moved_bytes
+        enough = self._moved_bytes >= _MOVED_BYTES
         if enough:
-            self._received_bytes = 0
+            self._moved_bytes = 0
         return enough

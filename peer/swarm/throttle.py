@@ -23,6 +23,7 @@ class Throttle:
             raise ValueError(f"a rate of {bytes_per_s} bytes per second never lets anything out")
         self.bytes_per_s = bytes_per_s
         self._paid_until_s = float("-inf")
+        self._turn = asyncio.Lock()
 
     @property
     def debt_s(self) -> float:
@@ -40,9 +41,13 @@ class Throttle:
 
     async def take(self, n: int) -> None:
         """Wait until `n` bytes may go out."""
-        self.charge(n)
-        if (debt_s := self.debt_s) > 0.0:
-            await asyncio.sleep(debt_s)
+        if self.bytes_per_s is None:
+            return
+        # Nothing is owed for those who still queue: what goes at once waits for one at most.
+        async with self._turn:
+            self.charge(n)
+            if (debt_s := self.debt_s) > 0.0:
+                await asyncio.sleep(debt_s)
 
 
 @dataclasses.dataclass(frozen=True)

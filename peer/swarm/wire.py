@@ -8,6 +8,7 @@ bound on their size: here a receiver says how much it will take before it reads.
 import asyncio
 import dataclasses
 import json
+import math
 import re
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,6 +32,9 @@ _SMALL_BYTES = 1 << 16
 
 _LONGEST_DEBT_S = 2.0
 """So far ahead they may be of what the line allows; beyond it they wait like the others."""
+
+_BULK_BYTES = 1 << 18
+"""The usual size of a large frame: one is waited for even where it takes longer than that."""
 
 Body = bytes | bytearray | memoryview
 
@@ -81,6 +85,8 @@ class _Lane:
     def __init__(self, throttle: Throttle) -> None:
         self._throttle = throttle
         self._reserved = 0
+        rate = throttle.bytes_per_s or math.inf
+        self._patience_s = _LONGEST_DEBT_S + _BULK_BYTES / rate  # a large frame may be on its way
 
     async def reserve(self, n: int) -> float:
         """Wait until the line lets `n` bytes through; return how long that was, in seconds."""
@@ -97,7 +103,7 @@ class _Lane:
         """Take a frame of `n` bytes off what is reserved; wait for the rest unless it is small."""
         due = n - self._reserved
         self._reserved = max(0, -due)
-        if due > _SMALL_BYTES or (due > 0 and self._throttle.debt_s > _LONGEST_DEBT_S):
+        if due > _SMALL_BYTES or (due > 0 and self._throttle.debt_s > self._patience_s):
             await self._throttle.take(due)
         elif due > 0:
             self._throttle.charge(due)
@@ -181,9 +187,10 @@ class Channel:
                     f"{self.remote} sends {head_bytes} + {body_bytes} bytes where "
                     f"{max_body_bytes} are the most"
                 )
-            await self._down.pass_through(_PREFIX.size + head_bytes + body_bytes)
             head = await self._reader.readexactly(head_bytes)
             body = await self._reader.readexactly(body_bytes)
+            # What came, not what was announced: a prefix alone must not use up the line.
+            await self._down.pass_through(_PREFIX.size + head_bytes + body_bytes)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise UnreachableError(f"the stream from {self.remote} ended") from error
         self._traffic.received_bytes += _PREFIX.size + head_bytes + body_bytes

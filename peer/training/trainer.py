@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 _PROGRESS_INTERVAL_S = 0.25
 _NOTHING = np.empty(0, np.float32)
 
-_FORGIVEN = 3
-"""One sample at a time may be too much so often in a row: a checkpoint may be written beside it."""
+_HALVED_EVERY_S = 3.0
+_FORGIVEN_S = 30.0
+"""One sample at a time may be too much for so long: a checkpoint may be written beside it, or
+another one judged."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,8 @@ class Trainer:
         self._made: list[Contribution] = []
         self._unreported = Tally()
         self._reported_s = time.monotonic()
-        self._too_much = 0
+        self._over_since_s: float | None = None
+        self._halved_s = float("-inf")
         bench.autocast.resume(place.loss_scale)
         set_rng(place.rng, bench.device)
         self._load_parameters()
@@ -318,12 +321,16 @@ class Trainer:
         Raises:
             ConfigurationError: There is no smaller one.
         """
+        now_s = time.monotonic()
         if excess is None:
-            self._too_much = 0
+            self._over_since_s = None
             return
         release(self._bench.device)
         before = self.micro_batch
         if before > 1:
+            if now_s - self._halved_s < _HALVED_EVERY_S:
+                return  # what is given back only now counts for the last one, too
+            self._halved_s = now_s
             self.micro_batch = before // 2
             self._bench.emit(
                 MicroBatchChanged(
@@ -331,8 +338,9 @@ class Trainer:
                 )
             )
             return
-        self._too_much += 1
-        if self._too_much > _FORGIVEN:
+        if self._over_since_s is None:
+            self._over_since_s = now_s
+        if now_s - self._over_since_s > _FORGIVEN_S:
             raise ConfigurationError(
                 f"this run does not fit into the memory that you allow: {excess}, training on one "
                 "sample at a time; raise the limit, or join a run with a smaller model"

@@ -122,7 +122,7 @@ async def receive_body(
 
     Raises:
         UnreachableError: The stream broke or stalls.
-        MisbehavedError: More came than agreed, or an empty frame.
+        MisbehavedError: A frame has another size than agreed.
     """
     at, size = 0, len(target)
     # As a whole, too: a byte in each frame would otherwise keep everybody waiting.
@@ -133,8 +133,10 @@ async def receive_body(
         deadline_s += await channel.may_receive(wanted)
         left_s = deadline_s - asyncio.get_running_loop().time()
         body = (await timely(channel.receive(wanted), min(frame_timeout_s, left_s))).body
-        if not body:
-            raise MisbehavedError(f"{channel.remote} sends frames without bytes")
+        if len(body) != wanted:  # nobody cuts slices smaller: that would draw them out
+            raise MisbehavedError(
+                f"{channel.remote} sends a frame of {len(body)} bytes instead of {wanted}"
+            )
         target[at : at + len(body)] = body
         at += len(body)
 

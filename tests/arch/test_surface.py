@@ -109,7 +109,8 @@ MONITOR_CLI = {
         "run --allow-host --allow-private --home --interval --json --listen --log-level --peers"
     ),
     "stack": (
-        "run --data --grafana --home --json --monitor --peers --prometheus --retention --target"
+        "run --allow-host --allow-private --data --grafana --home --json --monitor --peers "
+        "--prometheus --retention --target"
     ),
 }
 

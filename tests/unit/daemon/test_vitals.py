@@ -25,9 +25,14 @@ RESTING = [State.PAUSED, State.HOLDING, State.FOLLOWING]
 AGE = st.floats(0.0, 1e6)
 
 
-def signs(state, silent_s=0.0, still_s=0.0, idle_s=0.0, dht_silent_s=None):
+def signs(state, silent_s=0.0, still_s=0.0, idle_s=0.0, dht_silent_s=None, futile_s=None):
     return Signs(
-        state=state, silent_s=silent_s, still_s=still_s, idle_s=idle_s, dht_silent_s=dht_silent_s
+        state=state,
+        silent_s=silent_s,
+        still_s=still_s,
+        idle_s=idle_s,
+        futile_s=idle_s if futile_s is None else futile_s,
+        dht_silent_s=dht_silent_s,
     )
 
 
@@ -105,8 +110,8 @@ def test_each_sign_of_a_working_peer_has_its_limit(state, sign, limit_s, word):
 @pytest.mark.parametrize("state", [State.STARTING, State.RESTARTING])
 def test_a_start_may_take_its_time_and_no_more(state):
     quiet = {"still_s": 800.0, "dht_silent_s": 800.0}
-    assert judge(signs(state, idle_s=900.0, **quiet), PATIENCE)[0] is Pulse.ALIVE
-    pulse, reason = judge(signs(state, idle_s=900.1, **quiet), PATIENCE)
+    assert judge(signs(state, futile_s=900.0, **quiet), PATIENCE)[0] is Pulse.ALIVE
+    pulse, reason = judge(signs(state, futile_s=900.1, **quiet), PATIENCE)
     assert pulse is Pulse.LOST
     assert reason == "no worker got to work for 900 s"
 
@@ -226,6 +231,26 @@ def test_a_new_worker_has_its_own_time_and_a_dht_of_its_own():
     assert vitals.signs(State.STARTING, 2500.0) == signs(
         State.STARTING, silent_s=500.0, still_s=500.0, idle_s=500.0
     )
+
+
+def test_a_worker_that_follows_an_idle_one_has_as_much_time_as_that_one_had():
+    vitals = Vitals(0.0)
+    for start_s in (0.0, 2000.0, 4000.0):
+        vitals.begin(start_s)
+        vitals.take(phase(Phase.JOINING), State.STARTING, start_s + 10.0)
+        for now_s in range(0, 1700, 100):
+            vitals.take(Heartbeat(), State.JOINING, start_s + now_s)
+            pulse, why = judge(vitals.signs(State.JOINING, start_s + now_s), PATIENCE)
+            assert pulse is Pulse.ALIVE, why
+
+
+def test_time_in_which_nobody_ran_counts_for_nobody():
+    vitals = Vitals(0.0)
+    vitals.begin(0.0)
+    vitals.take(peers_seen(), State.TRAINING, 10.0)
+    vitals.take(progress(), State.TRAINING, 10.0)
+    vitals.sleep(400.0)
+    assert judge(vitals.signs(State.TRAINING, 415.0), PATIENCE)[0] is Pulse.ALIVE
 
 
 def test_workers_that_die_before_they_do_anything_have_one_workers_time_together():

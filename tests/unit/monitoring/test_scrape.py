@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import yaml
@@ -51,6 +52,19 @@ def test_what_strangers_serve_is_bounded():
         job = jobs(document)["ctpeer"]
         assert {"body_size_limit", "sample_limit", "label_limit"} <= set(job)
         assert (job["honor_labels"], job["follow_redirects"]) == (False, False)
+
+
+def test_a_peer_that_was_stopped_is_not_asked():
+    assert target_groups([status(state="stopped")], []) == []
+
+
+def test_no_peer_speaks_for_the_swarm():
+    for document in (TEMPLATE, made("127.0.0.1:9")):
+        drop, keep = jobs(document)["ctpeer"]["metric_relabel_configs"]
+        assert (drop["action"], keep["action"]) == ("drop", "keep")
+        assert re.fullmatch(drop["regex"], "ctpeer_swarm_branches")
+        kept = [n for n in ("ctpeer_epoch", "run:x", "ALERTS") if re.fullmatch(keep["regex"], n)]
+        assert kept == ["ctpeer_epoch"]
 
 
 def test_a_home_says_where_its_peer_is_and_who():

@@ -60,9 +60,19 @@ def test_loss_terms_are_those_of_new_certificates():
 
 def test_a_verdict_is_counted_once(make_decided):
     totals = Totals()
+    totals.take_verdicts([])
+    totals.take_verdicts([make_decided(1, "accept")])
     totals.take_verdicts([make_decided(1, "accept"), make_decided(2, "reject")])
     totals.take_verdicts([make_decided(2, "reject"), make_decided(3, "accept")])
     assert totals.decisions == {"accept": 2, "reject": 1, "inconclusive": 0}
+
+
+def test_what_was_found_before_the_exporter_was_started_is_no_news(make_decided):
+    totals = Totals()
+    totals.take_verdicts([make_decided(1, "accept"), make_decided(2, "reject")])
+    assert totals.decisions == {"accept": 0, "reject": 0, "inconclusive": 0}
+    totals.take_verdicts([make_decided(2, "reject"), make_decided(3, "accept")])
+    assert totals.decisions == {"accept": 1, "reject": 0, "inconclusive": 0}
 
 
 def test_the_good_state_has_been_known_since_it_changed():

@@ -92,7 +92,8 @@ def test_small_frames_without_end_wait_at_last(sim):
         for _ in range(100):
             await channel.send({"vote": "x" * 10_000})
 
-    assert timed(sim, work) == pytest.approx(8.0, abs=0.5)
+    # A megabyte takes 10 s; they may be ahead by two, and by a large frame's 2.6.
+    assert 5.0 < timed(sim, work) <= 10.0
 
 
 def test_a_large_frame_that_nobody_waited_for_waits_by_itself(sim):

@@ -1,5 +1,8 @@
 """A limit of memory makes the micro-batch smaller, or is refused where none is smaller."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -22,7 +25,12 @@ class Scripted:
 
 
 @pytest.fixture
-def make(make_trainer):
+def make(make_trainer, monkeypatch):
+    seconds = itertools.count(0.0, 5.0)  # each look at the clock is five later
+    monkeypatch.setattr(
+        "peer.training.trainer.time", SimpleNamespace(monotonic=lambda: next(seconds))
+    )
+
     def make(*excesses, **given):
         trainer = make_trainer(**given)
         object.__setattr__(trainer._bench, "allowance", Scripted(*excesses))

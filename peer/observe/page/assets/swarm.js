@@ -7,6 +7,7 @@ import { Table } from "./table.js";
 import { ago, brief, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
 
 const INTERVAL_MS = 3000;
+const AT_WORK = ["training", "averaging", "evaluating", "silent"];
 const DECISION_TONES = { accept: "good", reject: "bad", inconclusive: "warn" };
 
 const lossChart = new Chart(byId("loss-chart"), { unit: "nats", digits: 3, empty: "No peer has told of a loss yet." });
@@ -87,7 +88,8 @@ function judge(swarm, words) {
   if (peers.live === 0) return ["bad", "nobody there", "No peer of the run tells of itself."];
   if (branches > 1) return ["warn", "split", `${at}; they hold ${count(branches)} different states at one epoch`];
   if (spread > 2) return ["warn", "training", `${at}; the last of them is ${plural(spread, "epoch")} behind`];
-  return ["good", "training", at];
+  const busy = AT_WORK.reduce((sum, state) => sum + (peers.by_state[state] ?? 0), 0);
+  return busy ? ["good", "training", at] : ["quiet", "resting", `${at}; none of them is at work`];
 }
 
 function say(word, reason) {
