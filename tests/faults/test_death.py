@@ -72,7 +72,7 @@ def test_the_worker_follows_its_supervisor_while_it_is_frozen(daemon, tiny_run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_twenty_epochs_with_three_sigkills_end_in_the_same_root(make_daemon, seed):
     """The demo run; every process of the daemon is killed at a random moment, three times."""
     straight, broken = make_daemon(), make_daemon()

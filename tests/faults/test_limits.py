@@ -5,6 +5,8 @@ import json
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MICRO_BATCH = 256
 
 

@@ -98,7 +98,7 @@ def start_pair(make_daemon, cable, run, **environment):
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("direction", ["UPLOAD", "DOWNLOAD"])
+@pytest.mark.parametrize("direction", ["UPLOAD", pytest.param("DOWNLOAD", marks=pytest.mark.soak)])
 def test_a_limit_of_the_line_holds_over_a_minute_of_averaging(
     make_daemon, cable, heavy_run, direction, record_property
 ):
