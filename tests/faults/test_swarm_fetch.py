@@ -3,11 +3,11 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import CTPEER
 
 from peer.config.home import Home
 from peer.run.directory import RunDirectory
@@ -42,7 +42,7 @@ def guest(make_daemon, donor):
 def interrupt_half_way(daemon, *arguments):
     """Begin to fetch, and press Ctrl-C when the first bytes lie on the disk; return the words."""
     process = subprocess.Popen(
-        [*CTPEER, "checkpoint", "fetch", *arguments],
+        [sys.executable, "-m", "peer", "checkpoint", "fetch", *arguments],
         env=daemon._environment,
         stderr=subprocess.PIPE,
         text=True,
