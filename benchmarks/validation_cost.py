@@ -1,28 +1,49 @@
-"""What the judging of checkpoints costs: CPU-seconds of a lone peer with it and without it.
+"""What the judging of checkpoints costs: CPU-seconds beside training, with it and without it.
 
-Both train the demo run, as real workers in turn, each to its end; with validation the peer judges
-its own candidates, as a swarm of one: candidates, records in the DHT, the scoring of candidate and
-baseline, verdicts. One verdict costs less than two runs differ by: so candidates are made far more
-often than the manifest asks for, and what one verdict adds is set against the training between two
-candidates of the manifest's; `share` is that. In a swarm each seat of a committee does as much.
+Both train the demo run, as real workers in turn, each to its end; with validation at the manifest's
+defaults the peer judges each hundredth epoch itself, as a swarm of one: candidates, records in the
+DHT, the scoring of candidate and baseline, verdicts. None of that is in the training thread, whose
+time differs more from run to run than it costs: so what other threads and p2pd take is compared,
+over the same epochs. `share` is what validation adds to all CPU-seconds of the worker. In a swarm
+each seat of a committee does as much, and who has none only verifies.
 
     python -m benchmarks.validation_cost --json
 """
 
 import argparse
-import resource
-import statistics
+import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 from benchmarks.overhead import prepare, worker_events
 from benchmarks.report import report, show
-from peer.events import VerdictAdopted
+from peer.events import RoundCommitted, VerdictAdopted
 from peer.founding.vary import vary
 from peer.identity import Identity
 from peer.run.demo import demo_run_path
 from peer.run.directory import RunDirectory
+
+_WARMUP_EPOCHS = 50
+_LAST_EPOCHS = 5
+"""At the end a worker waits for nothing: a verdict that is under way is not counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """CPU-seconds of a worker.
+
+    Attributes:
+        training_s: Its training thread's.
+        beside_s: Those of its other threads and of p2pd.
+    """
+
+    training_s: float
+    beside_s: float
+
+    def __sub__(self, before: "Taken") -> "Taken":
+        return Taken(self.training_s - before.training_s, self.beside_s - before.beside_s)
 
 
 def main() -> None:
@@ -30,54 +51,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--runs", type=int, default=3, help="pairs (default 3)")
-    parser.add_argument("--epochs", type=int, default=340, help="epochs a run (default 340)")
+    parser.add_argument("--epochs", type=int, default=360, help="epochs a run (default 360)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    parser.add_argument("--every", type=int, default=10, help="a candidate so often (default 10)")
     options = parser.parse_args()
-    ours: list[dict[str, Any]] = []
-    rival: list[dict[str, Any]] = []
-    usual = RunDirectory.open(demo_run_path()).manifest.validation.every_epochs
+    ours: list[Taken] = []
+    rival: list[Taken] = []
+    verdicts: list[int] = []
+    every = RunDirectory.open(demo_run_path()).manifest.validation.every_epochs
     for pair in range(options.runs):
-        sides = [(options.every, ours), (0, rival)]
+        sides = [(every, ours), (0, rival)]
         for distance, results in sides if pair % 2 == 0 else reversed(sides):
-            results.append(train(distance, options.epochs, options.threads))
+            taken, found = train(distance, options.epochs, options.threads)
+            results.append(taken)
+            verdicts += [found] if distance else []
     result = report(
         "validation_cost",
-        "CPU-s",
-        [run["cpu_seconds"] for run in ours],
-        [run["cpu_seconds"] for run in rival],
-        epochs=options.epochs,
-        every_epochs=options.every,
-        verdicts=[run["verdicts"] for run in ours],
+        "CPU-s beside training",
+        [taken.beside_s for taken in ours],
+        [taken.beside_s for taken in rival],
+        epochs=options.epochs - _WARMUP_EPOCHS - _LAST_EPOCHS,
+        every_epochs=every,
+        verdicts=verdicts,
     )
-    costs = [
-        (with_it["cpu_seconds"] - without["cpu_seconds"]) / max(1, with_it["verdicts"])
-        for with_it, without in zip(ours, rival, strict=True)
-    ]
-    result["verdict_cpu_seconds"] = statistics.median(costs)
-    # The start is in it, too, which makes it look cheaper by a tenth or so.
-    epoch_s = statistics.median(run["cpu_seconds"] for run in rival) / options.epochs
-    result["share"] = result["verdict_cpu_seconds"] / (usual * epoch_s)
+    whole_s = sum(taken.training_s + taken.beside_s for taken in rival)
+    added_s = sum(taken.beside_s for taken in ours) - sum(taken.beside_s for taken in rival)
+    result["share"] = added_s / whole_s
     show(result, as_json=options.json)
 
 
-def train(every: int, epochs: int, threads: int) -> dict[str, Any]:
-    """Return the CPU-seconds of a worker, and its verdicts, with candidates so far apart."""
+def train(every: int, epochs: int, threads: int) -> tuple[Taken, int]:
+    """Return what a worker took, with candidates so far apart, and how many verdicts it found."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.open(demo_run_path())
         validation = run.manifest.validation.model_copy(update={"every_epochs": every})
         founder = Identity.load_or_create(Path(folder) / "founder.key")
         varied = vary(run, Path(folder) / "run", founder, validation=validation)
-        begin = prepare(folder, varied, epochs, threads)
-        before_s = _cpu_s()
-        verdicts = sum(isinstance(event, VerdictAdopted) for event in worker_events(begin))
-        return {"cpu_seconds": _cpu_s() - before_s, "verdicts": verdicts}
+        before, after, verdicts = Taken(0.0, 0.0), Taken(0.0, 0.0), 0
+        for event in worker_events(prepare(folder, varied, epochs, threads)):
+            if isinstance(event, VerdictAdopted):
+                verdicts += 1
+            if isinstance(event, RoundCommitted) and event.epoch == _WARMUP_EPOCHS:
+                before = _taken()
+            if isinstance(event, RoundCommitted) and event.epoch == epochs - _LAST_EPOCHS:
+                after = _taken()
+        return after - before, verdicts
 
 
-def _cpu_s() -> float:
-    """Return the CPU-seconds of all that ended below us."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _taken() -> Taken:
+    """Return the CPU-seconds of the one worker that runs, so far."""
+    (worker,) = psutil.Process().children()
+    threads = {thread.id: thread.user_time + thread.system_time for thread in worker.threads()}
+    training_s = threads.pop(worker.pid)
+    times = [child.cpu_times() for child in worker.children(recursive=True)]
+    return Taken(training_s, sum(threads.values()) + sum(t.user + t.system for t in times))
 
 
 if __name__ == "__main__":

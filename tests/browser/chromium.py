@@ -17,8 +17,9 @@ OURS = "willReadFrequently"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    # For a module: while playwright is there, no other test of the process can run a loop.
     from playwright.sync_api import sync_playwright
 
     if not CHROMIUM.exists():

@@ -223,9 +223,9 @@ class Monitor:
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             text=True,
         )
-        lines = [self.process.stdout.readline() for _ in range(2)]
-        assert lines[1], self.log_path.read_text()
-        self.url = lines[1].removeprefix("metrics: ").strip().removesuffix("/metrics")
+        lines = [self.process.stdout.readline() for _ in range(3)]
+        assert lines[2], self.log_path.read_text()
+        self.url = lines[2].removeprefix("metrics: ").strip().removesuffix("/metrics")
 
     def get(self, page, **headers):
         request = urllib.request.Request(f"{self.url}{page}", headers=headers)
