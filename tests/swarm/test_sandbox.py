@@ -47,7 +47,7 @@ def test_a_signal_ends_all_peers(number, start_sandbox):
     sandbox = start_sandbox("--peers", "2")
     wait_until(lambda: len(sandbox.kinds()) == 3, 60)
     sandbox.process.send_signal(number)
-    assert sandbox.wait(45) == 1
+    assert sandbox.wait(45) == 1, sandbox.stderr
     assert sandbox.left() == []
     assert sandbox.report["problems"][0].startswith(f"interrupted by {number.name} while waiting")
 
@@ -62,14 +62,14 @@ def test_all_peers_die_with_a_sandbox_that_is_killed(start_sandbox):
 
 def test_a_timeout_ends_all_peers_and_is_a_problem(start_sandbox):
     sandbox = start_sandbox("--peers", "2", "--timeout", "4")
-    assert sandbox.wait(45) == 1
+    assert sandbox.wait(45) == 1, sandbox.stderr
     assert sandbox.left() == []
     assert sandbox.report["problems"][0].startswith("4 s have passed while waiting")
 
 
 def test_a_run_that_is_not_there_ends_the_sandbox_with_the_reason(start_sandbox, tmp_path):
     sandbox = start_sandbox("--peers", "2", "--run", str(tmp_path / "nothing"))
-    assert sandbox.wait(30) == 1
+    assert sandbox.wait(30) == 1, sandbox.stderr
     assert sandbox.left() == []
     first = sandbox.report["problems"][0]
     assert first.startswith("peer 0 ended by itself with code 78: ")
