@@ -141,7 +141,8 @@ class PeerProcesses:
 def marked(mark: str) -> Iterator[psutil.Process]:
     """Yield the living processes that carry `mark`; of a zombie there is nothing left to kill."""
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
+        # Of a process that is just ending the kernel may give one file and not the other.
+        with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
 
