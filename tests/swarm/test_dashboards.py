@@ -152,8 +152,7 @@ def swarm(start_lasting_sandbox, tmp_path_factory):
     run_id, listen = known[0]["run_id"], free_address()
     watching = Watching(folder, listen, run_id)
     watching.peer_id = known[0]["peer_id"]
-    monitor = exporter(known[0]["invite"], (), None, listen, folder)
-    monitor = monitor._replace(command=[*monitor.command, "--interval", "1"])
+    monitor = exporter(known[0]["invite"], None, listen, folder, ("--interval", "1"))
     write_targets(folder, homes, [])
     with running([monitor, watching.program], Event()):
         wait_until(lambda: watching.now("max(ctpeer_swarm_verdict_round) > 0"), 150.0)
@@ -247,7 +246,8 @@ def idle(tmp_path_factory):
         ready_url=f"http://{address}/metrics",
         ready_s=20.0,
     )
-    watching = Watching(folder, None, None)
+    # Of the swarm only its monitor is heard: it is both.
+    watching = Watching(folder, address, None)
     watching.run_id, watching.peer_id = "unnamed", address
     write_targets(folder, [], [address])
     with running([zeros, watching.program], Event()):
