@@ -36,6 +36,7 @@ _CRAWL_TIMEOUT_S = 300.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STOP_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 120.0
 _STUCK_AFTER_S = _CRAWL_TIMEOUT_S + 60.0
 RESULTS = ("complete", "partial", "failed")
 
@@ -121,6 +122,11 @@ class Watcher:
         return self._crawler.manifest
 
     @property
+    def started(self) -> bool:
+        """Whether the node came up once."""
+        return self._work is not None
+
+    @property
     def alive(self) -> bool:
         """Whether the work goes on: its end is never in order before `stop`."""
         return self._work is not None and not self._work.done()
@@ -134,7 +140,7 @@ class Watcher:
         """
         self._thread.start()
         try:
-            asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result(_START_TIMEOUT_S)
         except (PeerError, OSError) as error:
             raise CtpeerError(f"the node does not start: {error or 'it took too long'}") from error
 

@@ -75,9 +75,12 @@ class Site:
             raise web.HTTPForbidden(
                 text="this host name is not served here; name it with --allow-host\n"
             )
-        response = await handler(request)
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            _harden(refusal)
+            raise
+        _harden(response)
         return response
 
     async def _metrics(self, _request: web.Request) -> web.Response:
@@ -122,6 +125,11 @@ class Site:
         return picture
 
 
+def _harden(response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
 def is_own_host(header: str, names: Iterable[str]) -> bool:
     """Return whether a Host header names this machine: by an IP address, or one of `names`.
 
@@ -150,6 +158,8 @@ def service_discovery(run_id: str, picture: Picture | None) -> list[dict[str, An
 
 def problem_of(watcher: Watcher) -> str | None:
     """Return why what is shown is not to be relied on, in words, or None."""
+    if not watcher.started:
+        return "the node is starting"
     if not watcher.alive:
         return "the crawl ended; start the exporter again"
     taken_s = watcher.picture.taken_s if watcher.picture is not None else watcher.began_s
