@@ -2,10 +2,18 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, bars, by_peer, lines, stat
-
-RUN = 'run=~"$run"'
-RATE = "[$__rate_interval]"
+from monitoring.grafana.panels import (
+    GREEN,
+    RATE,
+    RED,
+    RUN,
+    YELLOW,
+    Sheet,
+    bars,
+    by_peer,
+    lines,
+    stat,
+)
 
 
 def dashboard() -> Dashboard:

@@ -17,6 +17,8 @@ from grafana_foundation_sdk.models import dashboard as models
 TAG = "ctpeer"
 DATASOURCE = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
+RUN = 'run=~"$run"'
+RATE = "[$__rate_interval]"
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
 Steps = Sequence[tuple[float | None, str]]
 """Colours, each from a value on; the first from None on."""

@@ -2,10 +2,19 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, lines, or_none, stat, timeline
+from monitoring.grafana.panels import (
+    GREEN,
+    RATE,
+    RED,
+    YELLOW,
+    Sheet,
+    lines,
+    or_none,
+    stat,
+    timeline,
+)
 
 ME = 'run=~"$run",peer_id=~"$peer"'
-RATE = "[$__rate_interval]"
 
 
 def dashboard() -> Dashboard:

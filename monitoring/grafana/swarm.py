@@ -5,10 +5,7 @@ What peers say of themselves is marked so; the rest is proven by signatures.
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, bars, lines, stat
-
-RUN = 'run=~"$run"'
-RATE = "[$__rate_interval]"
+from monitoring.grafana.panels import GREEN, RATE, RED, RUN, YELLOW, Sheet, bars, lines, stat
 
 
 def dashboard() -> Dashboard:

@@ -2,9 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.grafana.panels import GREEN, RED, YELLOW, Sheet, by_peer, lines, stat
-
-RUN = 'run=~"$run"'
+from monitoring.grafana.panels import GREEN, RED, RUN, YELLOW, Sheet, by_peer, lines, stat
 
 
 def dashboard() -> Dashboard:
