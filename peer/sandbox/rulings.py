@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from peer.config.home import Home
-from peer.run.directory import RunDirectory
+from peer.run.directory import MANIFEST, RunDirectory
 from peer.validation.archive import Archive
 from peer.validation.rules import POINTS_A_NAT
 from peer.validation.score import Decision
@@ -100,8 +100,11 @@ Row = tuple[Ruling, ...]
 
 
 def read_row(home: Home, run_id: str) -> Row:
-    """Return the verdicts to which the peer on `home` held last."""
-    archive = Archive(RunDirectory.open(home.run_path(run_id)).verdicts_path)
+    """Return the verdicts to which the peer on `home` held last; none before it has the run."""
+    path = home.run_path(run_id)
+    if not (path / MANIFEST).exists():
+        return ()
+    archive = Archive(RunDirectory.open(path).verdicts_path)
     return tuple(Ruling.of(verdict) for verdict in archive.chain())
 
 
