@@ -45,7 +45,7 @@ _WATCHED: Mapping[Phase, tuple[str, ...]] = {
 
 _RESTING = {Phase.WAIT_CANDIDATE, Phase.LAPSED, Phase.DONE}
 _REST_LOOKS = 5
-"""Between rounds so many looks become one."""
+"""Between rounds, and while we score, so many looks become one."""
 _SETTLE_S = 30.0
 _LEARN_TIMEOUT_S = 120.0
 _BUSY_AFTER_S = 20.0
@@ -190,8 +190,8 @@ class Validator:
         while True:
             looks += 1
             now_s = asyncio.get_running_loop().time()
-            resting = self._state.phase in _RESTING and now_s - self._adopted_s > _BUSY_AFTER_S
-            if not resting or looks % _REST_LOOKS == 0 or self._woken.is_set():
+            idle = self._state.phase in _RESTING or self._clerk.is_scoring
+            if not idle or looks % _REST_LOOKS == 0 or self._woken.is_set():
                 self._woken.clear()
                 try:
                     await self._look(now_s)
