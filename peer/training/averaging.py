@@ -233,14 +233,14 @@ class Averager:
     async def _gather_again(self, generation: int) -> None:
         """Wait, once in a generation, for those who are just going back to where it begins.
 
-        Whoever went on alone meanwhile would be ahead of them all.
+        Whoever went on alone meanwhile would be ahead of them all. That one of them is paused costs
+        a frame's time at each rollback.
         """
         before, self._generation = self._generation, generation
         if before in (None, generation):
             return
         muster = self._muster
         until_s = muster.now_s + muster.limits.frame_timeout_s
-        # Who rested at the run's end was just called back, as we were.
         await muster.poll(muster.live(), hurried=True)
         while muster.left_behind(generation) and muster.now_s < until_s:
             await muster.moved(LOOK_S)

@@ -247,13 +247,12 @@ class Muster:
         return {m.peer_id for m in self.roster.members() if m.failures == 0 and m.report}
 
     def left_behind(self, generation: int) -> set[str]:
-        """Return the live peers that we work with and that are not in `generation` yet."""
+        """Return the live peers that we work with and that are not in `generation` yet.
+
+        Those that rest are among them: whoever rested at the run's end is called back as we were.
+        """
         reports = ((peer, self.roster.report(peer)) for peer in self.live() & self.tenured)
-        return {
-            peer
-            for peer, report in reports
-            if report and report.generation < generation and not report.resting
-        }
+        return {peer for peer, report in reports if report and report.generation < generation}
 
     def live(self) -> set[str]:
         """Return the other peers that answered lately."""

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -107,6 +108,18 @@ def p2pd_of(pid):
     return next((child for child, name in children(pid).items() if name == "p2pd"), None)
 
 
+def exported(name):
+    """Return the value of a metric of the exporter, or None while it shows none."""
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen("http://127.0.0.1:8472/metrics", timeout=10) as answer,
+    ):
+        for line in answer.read().decode().splitlines():
+            if line.startswith(f"ctpeer_swarm_{name} "):
+                return float(line.split()[1])
+    return None
+
+
 @step
 def install_starts_the_service_and_it_becomes_ready():
     drop_in()
@@ -169,6 +182,28 @@ def a_hung_supervisor_is_caught_with_its_traceback_and_the_unit_restarts():
     assert not Path(f"/proc/{worker}").exists()
     wait_until(trains_beyond(0), 60, "training")
     return {"restarts": after["NRestarts"]}
+
+
+@step
+def the_exporter_of_the_run_outlives_its_dht_and_a_hang():
+    invite = wait_until(lambda: status().get("invite"), 30, "an invite")
+    drop_in("ctpeer-monitor", watchdog_s=15)
+    do(BIN / "ctpeer", "service", "install", "monitor", "--run", invite, "--now")
+    before = show("ctpeer-monitor")
+    assert before["ActiveState"] == "active", before
+    wait_until(lambda: exported("peers") == 1.0, 60, "it sees the peer")
+    os.kill(p2pd_of(int(before["MainPID"])), signal.SIGKILL)
+    wait_until(lambda: exported("node_restarts_total"), 60, "the death of its p2pd is noticed")
+    wait_until(lambda: exported("node_up") == 1.0, 60, "its p2pd is replaced")
+    assert exported("peers") == 1.0
+    assert show("ctpeer-monitor")["NRestarts"] == "0"
+    os.kill(int(before["MainPID"]), signal.SIGSTOP)
+    wait_until(lambda: show("ctpeer-monitor")["NRestarts"] == "1", 40, "the watchdog strikes")
+    wait_until(lambda: show("ctpeer-monitor")["ActiveState"] == "active", 60, "ready again")
+    assert "Fatal Python error: Aborted" in journal("ctpeer-monitor")
+    wait_until(lambda: exported("peers") == 1.0, 60, "it sees the peer again")
+    do(BIN / "ctpeer", "service", "uninstall", "monitor")
+    return {"before": before["MainPID"], "status_text": before["StatusText"]}
 
 
 @step

@@ -17,7 +17,7 @@ import pytest
 
 from peer.daemon.unit import find_hidden
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(660)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(720)]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -25,7 +25,7 @@ PROBE = HERE / "probe.py"
 STEPS = re.findall(r"^@step\ndef (\w+)", PROBE.read_text(), re.MULTILINE)
 PACKAGES = [name for name in ("peer", "dht_bootstrap", "monitoring") if (ROOT / name).is_dir()]
 VENV = Path("/opt/ctpeer")
-PROBE_TIMEOUT_S = 540
+PROBE_TIMEOUT_S = 600
 
 
 def visible_python():
