@@ -129,8 +129,11 @@ class Succession:
                 async for message in worker.messages():
                     self._hearing.take(message, life)
                 code = await worker.ended()
-        finally:
+        except BaseException:
             worker.kill()
+            await worker.ended()
+            raise
+        finally:
             self._worker = None
         if code == -signal.SIGKILL and kernel_oom_kills() > oom_kills:
             life.out_of_memory = True
