@@ -124,6 +124,14 @@ class Heartbeat(Message):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardTokenised(Message):
+    """So many more characters of a shard, for training or held out, were made into tokens."""
+
+    name: str
+    characters: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded(Message):
     """The model, the data and the global state are in memory; training can begin."""
 

@@ -159,7 +159,13 @@ class PageSettings(Section):
 
 
 class WorkerSettings(Section):
-    """How long the worker, or its training, may say nothing before it is started again."""
+    """How long to wait for the worker before it is killed.
+
+    Attributes:
+        hang_timeout_s: For a word of its, or of its training; longer if its steps are.
+        start_timeout_s: Until it gets to work, and for its first step of each kind.
+        stop_timeout_s: For its end, when it was told to stop.
+    """
 
     hang_timeout_s: float = Field(default=300.0, ge=2.0, le=1e7, allow_inf_nan=False)
     start_timeout_s: Seconds = 900.0

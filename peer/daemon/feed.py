@@ -13,13 +13,22 @@ from peer.data.source import PeerShards, ShardSources
 from peer.data.stream import Cursor, Examples, Stream
 from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError, CtpeerError, DamagedError, UnavailableError
-from peer.events import Heartbeat, Message, ShardChoice, ShardQuarantined, ShardsChosen
+from peer.events import (
+    Heartbeat,
+    Message,
+    ShardChoice,
+    ShardQuarantined,
+    ShardsChosen,
+    ShardTokenised,
+)
 from peer.run.directory import RunDirectory
 from peer.tasks.task import HeldOutRows, Task
 
 if TYPE_CHECKING:
     from peer.daemon.network import Network
 
+_TOLD_CHARACTERS = 1 << 20
+"""About a second's work; on a very slow machine, still far less than the supervisor waits."""
 _PRIVATE_REASON = "it lies in the private folder and stays on this machine"
 
 
@@ -81,10 +90,29 @@ class Feed:
     def open_shard(self, shard: Shard) -> Examples:
         """Return the rows of `shard`, its bytes verified."""
         texts = read_examples(shard, self.sources.read(shard))
-        return self.task.examples(shard, texts, TokenCache(self.run.path / "tokens"))
+        cache = TokenCache(self.run.path / "tokens")
+        return self.task.examples(shard, texts, cache, _Teller(shard.name, self.emit))
 
     def _quarantine(self, shard: Shard, reason: str) -> None:
         self.emit(ShardQuarantined(name=shard.name, reason=reason))
+
+
+class _Teller:
+    """Says now and then that a shard is being tokenised, by the work that was done.
+
+    Not by a clock: whoever listens takes it for progress.
+    """
+
+    def __init__(self, name: str, emit: Callable[[Message], None]) -> None:
+        self._name = name
+        self._emit = emit
+        self._characters = 0
+
+    def __call__(self, characters: int) -> None:
+        self._characters += characters
+        if self._characters >= _TOLD_CHARACTERS:
+            self._emit(ShardTokenised(name=self._name, characters=self._characters))
+            self._characters = 0
 
 
 def open_feed(

@@ -40,6 +40,7 @@ class Trigger(StrEnum):
     DIE = "the worker died and is started again"
     GIVE_UP = "the worker cannot run as configured"
     END = "the worker ended as it should"
+    BREAK = "the supervisor itself failed"
 
 
 TRIGGER_OF_PHASE = {
@@ -71,6 +72,7 @@ _ENDS = {
     Trigger.DIE: State.RESTARTING,
     Trigger.GIVE_UP: State.FAILED,
     Trigger.END: State.STOPPED,
+    Trigger.BREAK: State.FAILED,
 }
 _LAST_WORK = dict.fromkeys(_WORK, State.FINISHING)
 _IGNORED_WORK = dict.fromkeys(_WORK, State.STOPPING)
@@ -92,15 +94,21 @@ TRANSITIONS: dict[State, dict[Trigger, State]] = {
         Trigger.DIE: State.STOPPED,
         Trigger.GIVE_UP: State.FAILED,
         Trigger.END: State.STOPPED,
+        Trigger.BREAK: State.FAILED,
     },
     State.RESTARTING: {
         Trigger.BEGIN: State.STARTING,
         Trigger.FINISH: State.RESTARTING,
         Trigger.STOP: State.STOPPED,
         Trigger.END: State.STOPPED,
+        Trigger.BREAK: State.FAILED,
     },
-    State.FAILED: {Trigger.END: State.FAILED, Trigger.STOP: State.FAILED},
-    State.STOPPED: {Trigger.BEGIN: State.STARTING, Trigger.END: State.STOPPED},
+    State.FAILED: dict.fromkeys((Trigger.STOP, Trigger.END, Trigger.BREAK), State.FAILED),
+    State.STOPPED: {
+        Trigger.BEGIN: State.STARTING,
+        Trigger.END: State.STOPPED,
+        Trigger.BREAK: State.FAILED,
+    },
 }
 """State -> what happens -> next state. What is not here does not happen."""
 
@@ -115,3 +123,24 @@ def follow(state: State, trigger: Trigger) -> State:
         return TRANSITIONS[state][trigger]
     except KeyError:
         raise ValueError(f"{state} does not follow {trigger.value!r}") from None
+
+
+class Course:
+    """Where the daemon is, and why.
+
+    Attributes:
+        state: Its state.
+        reason: What led there, in words.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.RESTARTING
+        self.reason = "starting"
+
+    def follow(self, trigger: Trigger, reason: str) -> None:
+        """Go where `trigger` leads.
+
+        Raises:
+            ValueError: The table has no such transition.
+        """
+        self.state, self.reason = follow(self.state, trigger), reason

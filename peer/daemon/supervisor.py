@@ -7,11 +7,10 @@ worker owns the model. Everything runs in one asyncio loop.
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -19,35 +18,20 @@ import psutil
 from peer.clock import Clock
 from peer.config.home import Home
 from peer.config.settings import Settings
-from peer.daemon.curves import load_history, save_history
+from peer.daemon.beside import beside
+from peer.daemon.hearing import Hearing
 from peer.daemon.herald import Herald
-from peer.daemon.lifecycle import TRIGGER_OF_PHASE, State, Trigger, follow
-from peer.daemon.memory_watch import MemoryWatch
+from peer.daemon.keepsakes import load_history, save_history, save_status
+from peer.daemon.lifecycle import Course, State, Trigger
 from peer.daemon.pauses import Pauses
-from peer.daemon.process import EXIT_NETWORK, WORKER_COMMAND, Junk, WorkerProcess, kernel_oom_kills
-from peer.daemon.restart import Death, FailureClass, GiveUp, decide
+from peer.daemon.process import WORKER_COMMAND
+from peer.daemon.restart import FailureClass
 from peer.daemon.senses import Senses
-from peer.daemon.vitals import Patience, Pulse, Vitals, judge
+from peer.daemon.succession import Succession
+from peer.daemon.vitals import Vitals
+from peer.daemon.watch import Watch
 from peer.errors import ConfigurationError, UsageError
-from peer.events import (
-    Begin,
-    BranchLeft,
-    Finish,
-    Finished,
-    Loaded,
-    LogLine,
-    Message,
-    MicroBatchChanged,
-    OutOfMemory,
-    Pause,
-    PhaseChanged,
-    Refused,
-    Resume,
-    RoundCommitted,
-    RoundFailure,
-    Stop,
-    WorkRepeated,
-)
+from peer.events import Begin, Pause, Resume, RoundFailure
 from peer.observe.metrics import Metrics
 from peer.observe.notify import ServiceManager
 from peer.observe.status import Snapshot, Surroundings, render
@@ -57,15 +41,8 @@ from peer.swarm.records import Refusal
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-_SURE_AFTER_TICKS = 4
-"""How often in a row a worker must seem to hang: what it said while we slept comes in first."""
 _QUIET_AFTER_S = 10.0
-_LAST_STATUS_INTERVAL_S = 10.0
-_EPOCH_LOG_INTERVAL_S = 10.0
-_STOPPING_SILENCE_S = 5.0
-"""How long a worker that was told to stop may say nothing; a checkpoint under way speaks."""
-_FROZEN_S = 10.0
-_DEATHS_KEPT = 32
+_STATUS_KEPT_EVERY_S = 10.0
 _SENSE_S = 5.0
 
 
@@ -102,31 +79,26 @@ class Supervisor:
         self._max_epochs = max_epochs
         self._hold = hold
         self._clock = clock
-        self._command = command
         self.metrics = Metrics(State, RoundFailure, FailureClass, Refusal)
         self.metrics_url = ""
         self.page_url: str | None = None
         self.snapshot = Snapshot(clock.monotonic_s())
-        self.state = State.RESTARTING
-        self._reason = "starting"
-        self._worker: WorkerProcess | None = None
-        self._vitals = Vitals(clock.monotonic_s())
+        self._course = Course()
         self._herald = Herald(ServiceManager())
-        self._deaths: list[Death] = []
-        self._divisor = 1
         self._pauses = Pauses(settings.pause, clock)
         self._senses = Senses(home, settings)
-        self._memory = MemoryWatch(settings.limits.memory_bytes)
-        self._over_limit: str | None = None
-        self._began = False  # the present worker has loaded the model
-        self._leaving: Trigger | None = None
-        self._wake = asyncio.Event()
-        self._refused: str | None = None
-        self._finished: Finished | None = None
-        self._unsaved = False
-        self._out_of_memory = False
-        self._hung = False
-        self._status_saved_s = self._epoch_logged_s = -_LAST_STATUS_INTERVAL_S
+        vitals = Vitals(clock.monotonic_s())
+        self._watch = Watch(settings, self._herald.watchdog_s, self._course, vitals, clock)
+        self._workers = Succession(
+            command,
+            self._begin,
+            settings.worker.stop_timeout_s,
+            self._course,
+            Hearing(self.snapshot, self.metrics, vitals, self._course, clock),
+            self._watch,
+            clock,
+        )
+        self._failing: set[str] = set()
 
     # ---- what others ask for
 
@@ -136,7 +108,7 @@ class Supervisor:
         Raises:
             ValueError: The daemon is about to end.
         """
-        if self._leaving is not None:
+        if self._workers.leaving is not None:
             raise ValueError(f"the daemon is {self.state} and will end; there is nothing to pause")
         self._pauses.say(reason, for_s)
         self._tell_pause()
@@ -148,33 +120,23 @@ class Supervisor:
 
     def _tell_pause(self) -> None:
         reason = self._pauses.reason
-        self._send(Pause(reason=reason) if reason is not None else Resume())
+        self._workers.send(Pause(reason=reason) if reason is not None else Resume())
 
     def finish(self) -> None:
         """Complete the epoch, write a checkpoint and end."""
-        if self._leaving is None:
-            self._leaving = Trigger.FINISH
-        self._follow(Trigger.FINISH, "completing the epoch, as asked")
-        self._send(Finish())
-        self._wake.set()
+        self._workers.finish()
 
     def stop(self) -> None:
         """Write a checkpoint of the last epoch and end."""
-        if self._leaving is Trigger.STOP:
-            return
-        self._leaving = Trigger.STOP
-        log.info("stopping, as asked")
-        self._follow(Trigger.STOP, "stopping, as asked")
-        self._herald.stop(self._settings.worker.stop_timeout_s)
-        self._wake.set()
-        if self._worker is not None:
-            self._stop_worker(self._worker)
+        if self._workers.leaving is not Trigger.STOP:
+            log.info("stopping, as asked")
+            self._workers.stop()
+            self._herald.stop(self._settings.worker.stop_timeout_s)
 
     def interrupt(self) -> None:
         """Stop; at the second time, end at once without a checkpoint."""
-        if self._leaving is Trigger.STOP and self._worker is not None:
+        if self._workers.leaving is Trigger.STOP and self._workers.kill():
             log.warning("interrupted twice: the worker is killed")
-            self._worker.kill()
         self.stop()
 
     def status(self) -> dict[str, Any]:
@@ -192,7 +154,7 @@ class Supervisor:
                 run_id=self._run_id,
                 role=self._settings.validation.role,
                 pid=os.getpid(),
-                worker_pid=self._worker.pid if self._worker else None,
+                worker_pid=self._workers.pid,
                 invite=self._invite(),
                 disk_free_bytes=self._home.disk_free_bytes(),
                 pause=self._pauses.describe(),
@@ -212,6 +174,11 @@ class Supervisor:
         return None
 
     @property
+    def state(self) -> State:
+        """What the daemon does."""
+        return self._course.state
+
+    @property
     def paused(self) -> str | None:
         """Why it is to be paused, whatever the worker does; None if it is not."""
         return self._pauses.reason
@@ -219,8 +186,8 @@ class Supervisor:
     @property
     def quiet_s(self) -> float | None:
         """How long the worker has said nothing, if that is longer than it should be."""
-        quiet_s = self._vitals.signs(self.state, self._clock.monotonic_s()).silent_s
-        return quiet_s if self._worker is not None and quiet_s > _QUIET_AFTER_S else None
+        quiet_s, _ = self._watch.silence_s()
+        return quiet_s if self._workers.pid is not None and quiet_s > _QUIET_AFTER_S else None
 
     def commits(self) -> list[dict[str, Any]]:
         """Return the last certificates that the worker took in, oldest first."""
@@ -229,8 +196,8 @@ class Supervisor:
     def rss_bytes(self) -> Mapping[str, int]:
         """Return the resident memory of our processes."""
         pids = {"supervisor": os.getpid()}
-        if self._worker is not None:
-            pids["worker"] = self._worker.pid
+        if self._workers.pid is not None:
+            pids["worker"] = self._workers.pid
         sizes = {}
         for name, pid in pids.items():
             with contextlib.suppress(psutil.Error):
@@ -243,7 +210,7 @@ class Supervisor:
         """Keep a worker running until told to leave.
 
         Returns:
-            The daemon's exit code: 1 if the last epoch is not on the disk.
+            The daemon's exit code: 1 if the last epoch is not on the disk, or if we failed.
 
         Raises:
             ConfigurationError: The worker cannot run as configured.
@@ -261,61 +228,25 @@ class Supervisor:
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
-        ticking = asyncio.create_task(self._tick())
-        sensing = asyncio.create_task(self._sense())
         try:
-            while self._leaving is not Trigger.STOP:
-                delay_s = await self._one_worker()
-                if delay_s is None:
-                    break
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), delay_s)
-                self._wake.clear()
+            async with beside(self._tick(), self._sense(), self._keep_status()):
+                return await self._workers.run()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            # Not on to our caller, to whom some exceptions mean that another start is of no use.
+            log.exception("the supervisor failed, and the daemon ends")
+            self._course.follow(Trigger.BREAK, f"the supervisor failed: {error!r}")
+            return 1
         finally:
-            ticking.cancel()
-            sensing.cancel()
             self._herald.stop(self._settings.worker.stop_timeout_s)
-            if self._worker is not None:
-                self._worker.kill()
+            self._workers.kill()
             for number in handlers:
                 loop.remove_signal_handler(number)
-            self._save_last_status()
-        log.info("%s: %s", self.state, self._reason)
-        if self._refused is not None:
-            raise ConfigurationError(self._refused)
-        return 1 if self._unsaved else 0
+            self._save_status()
+            log.info("%s: %s", self.state, self._course.reason)
 
-    async def _one_worker(self) -> float | None:
-        """Run a worker to its end; return the seconds to wait for the next, or None to leave."""
-        self._refused = self._finished = None
-        self._out_of_memory = self._hung = self._began = False
-        self._over_limit = None
-        self._follow(Trigger.BEGIN, "starting the worker")
-        oom_kills = kernel_oom_kills()
-        worker = self._worker = await WorkerProcess.start(self._command)
-        self._vitals.begin(self._clock.monotonic_s())
-        worker.send(self._begin())
-        if self._leaving is Trigger.FINISH:
-            worker.send(Finish())
-        elif self._leaving is Trigger.STOP:  # asked for while the process was being started
-            self._stop_worker(worker)
-        tasks = [
-            asyncio.create_task(self._log_output(worker)),
-            asyncio.create_task(self._watch(worker)),
-        ]
-        try:
-            async for message in worker.messages():
-                self._take(message)
-            code = await worker.ended()
-        finally:
-            worker.kill()
-            self._worker = None
-            for task in tasks:
-                task.cancel()
-        killed_by_kernel = code == -signal.SIGKILL and kernel_oom_kills() > oom_kills
-        return self._judge(code, out_of_memory=self._out_of_memory or killed_by_kernel)
-
-    def _begin(self) -> Begin:
+    def _begin(self, micro_batch_divisor: int) -> Begin:
         return Begin(
             home=str(self._home.path),
             run_id=self._run_id,
@@ -323,193 +254,23 @@ class Supervisor:
             max_epochs=self._max_epochs,
             hold=self._hold,
             addresses=self._addresses,
-            micro_batch_divisor=self._divisor,
+            micro_batch_divisor=micro_batch_divisor,
             settings=self._settings.model_dump(mode="json"),
         )
 
-    def _judge(self, code: int, *, out_of_memory: bool) -> float | None:
-        """Decide what follows a worker's end."""
-        if code == 0 and self._finished is not None:
-            self._unsaved = not self._finished.saved
-            self._follow(Trigger.END, self._finished.reason)
-            log.info("finished at epoch %d: %s", self._finished.epoch, self._finished.reason)
-            return None
-        if self._leaving is Trigger.STOP:
-            self._unsaved = True
-            self._follow(Trigger.END, f"stopped; the worker did not end well ({_ending(code)})")
-            return None
-        failure = FailureClass.CRASH
-        if code == ConfigurationError.exit_code:
-            failure = FailureClass.CONFIGURATION
-        elif code == EXIT_NETWORK:
-            failure = FailureClass.NETWORK
-        elif self._hung:
-            failure = FailureClass.HANG
-        elif self._over_limit is not None and (not self._began or self.snapshot.micro_batch <= 1):
-            failure = FailureClass.CONFIGURATION
-            when = "with no smaller micro-batch left"
-            if not self._began:
-                when = "before it trained anything"
-            self._refused = f"{self._over_limit}, {when}; raise limits.memory_mb"
-        elif out_of_memory or self._over_limit is not None:
-            failure = FailureClass.OUT_OF_MEMORY
-        self._deaths = [*self._deaths[-_DEATHS_KEPT:], Death(failure, self._clock.monotonic_s())]
-        self.snapshot.worker_died(failure)
-        self.metrics.worker_died(failure)
-        decision, reason = decide(self._deaths, self._divisor)
-        if isinstance(decision, GiveUp):
-            self._refused = self._refused or reason
-            self._follow(Trigger.GIVE_UP, self._refused)
-            return None
-        self._divisor = decision.micro_batch_divisor
-        self._follow(Trigger.DIE, f"{reason} ({_ending(code)})")
-        log.error("%s (%s)", reason, _ending(code))
-        return decision.delay_s
-
-    # ---- listening to the worker
-
-    def _take(self, message: Message | Junk) -> None:  # noqa: C901 one case a message
-        now_s = self._clock.monotonic_s()
-        if isinstance(message, Junk):
-            self._vitals.hear(now_s)
-            self.metrics.message_refused()
-            log.warning("the worker said something that makes no sense: %s", message.text[:200])
-            return
-        self._vitals.take(message, self.state, now_s)
-        self.snapshot.apply(message, now_s)
-        self.metrics.apply(message)
-        match message:
-            case PhaseChanged():
-                self._follow(TRIGGER_OF_PHASE[message.phase], message.reason)
-            case LogLine():
-                level = logging.getLevelNamesMapping().get(message.level, logging.INFO)
-                logging.getLogger(message.logger).log(level, "%s", message.text)
-            case RoundCommitted():
-                self._log_epoch(now_s)
-            case MicroBatchChanged():
-                log.warning(
-                    "the micro-batch is %d instead of %d: %s",
-                    message.samples_after,
-                    message.samples_before,
-                    message.reason,
-                )
-            case BranchLeft():
-                log.warning(
-                    "went over to epoch %d of the run's state (%s); %d epochs of ours are lost",
-                    message.epoch,
-                    message.reason,
-                    message.lost_epochs,
-                )
-            case WorkRepeated():
-                log.warning("%d tokens of lost work are trained on again", message.tokens)
-            case Refused():
-                self._refused = message.text
-            case OutOfMemory():
-                self._out_of_memory = True
-                log.error("%s", message.text)
-            case Finished():
-                self._finished = message
-            case Loaded():
-                self._began = True
-
-    def _log_epoch(self, now_s: float) -> None:
-        if now_s - self._epoch_logged_s < _EPOCH_LOG_INTERVAL_S:
-            return
-        self._epoch_logged_s = now_s
-        seen = self.snapshot
-        loss = f"loss {seen.loss:.3f}" if seen.loss is not None else "no loss of its own yet"
-        score = f", held-out {seen.evaluated.value:.3f}" if seen.evaluated else ""
-        rate = seen.tokens_per_second(now_s)
-        log.info("epoch %d, %s%s, %.0f tokens/s", seen.epoch, loss, score, rate)
-
-    async def _log_output(self, worker: WorkerProcess) -> None:
-        async for line in worker.output():
-            log.info("worker: %s", line)
-
-    async def _watch(self, worker: WorkerProcess) -> None:
-        """Kill a worker that says nothing for too long, or whose DHT or training stands still."""
-        ticks, looked_s = 0, self._clock.monotonic_s()
-        while True:
-            await asyncio.sleep(_TICK_S)
-            slept_s = self._clock.monotonic_s() - looked_s
-            looked_s += slept_s
-            if slept_s > _FROZEN_S:  # with the machine, or by SIGSTOP; so was the worker
-                self._vitals.sleep(slept_s)
-            pulse, why = self._pulse()
-            ticks = ticks + 1 if pulse is Pulse.HUNG else 0
-            if ticks >= _SURE_AFTER_TICKS:
-                log.error("%s: it is killed", why)
-                self._hung = True
-                await worker.dump_and_kill()
-                return
-            if (over := await self._memory.look(worker.pid)) is not None:
-                log.error("%s: it is killed", over)
-                self._over_limit = over
-                worker.kill()
-                return
-
-    def _pulse(self) -> tuple[Pulse, str]:
-        limits = self._settings.worker
-        patience = Patience(
-            silence_s=self._silence_limit_s(),
-            still_s=limits.hang_timeout_s,
-            start_s=limits.start_timeout_s,
-        )
-        return judge(self._vitals.signs(self.state, self._clock.monotonic_s()), patience)
-
-    def _silence_limit_s(self) -> float:
-        """Return how long the worker may say nothing at present."""
-        limits = self._settings.worker
-        if self._leaving is Trigger.STOP:
-            return _STOPPING_SILENCE_S
-        if self.state is State.STARTING:
-            return limits.start_timeout_s
-        # A watchdog is there to see a hang within its time: the worker's, too.
-        return min(limits.hang_timeout_s, self._herald.watchdog_s or limits.hang_timeout_s)
-
-    # ---- small parts
-
-    def _follow(self, trigger: Trigger, reason: str) -> None:
-        self.state, self._reason = follow(self.state, trigger), reason
-
-    def _words(self) -> str:
-        """Return the reason for the state, with what a person should know beside it."""
-        words = self._reason
-        if (quiet_s := self.quiet_s) is not None:
-            words += f"; no word from the worker for {quiet_s:.0f} s"
-            words += f" (it is killed after {self._silence_limit_s():.0f} s)"
-        if self._pauses.reason is not None and self.state is State.RESTARTING:
-            words += f"; {self._pauses.reason}"
-        if self.snapshot.checkpoint_problem is not None:
-            words += f"; {self.snapshot.checkpoint_problem}"
-        return words
-
-    def _line(self) -> str:
-        """Return what a service manager shows of us."""
-        epoch = f"; epoch {self.snapshot.epoch}" if self.snapshot.loaded is not None else ""
-        return f"{self.state}: {self._words()}{epoch}"
-
-    def _stop_worker(self, worker: WorkerProcess) -> None:
-        worker.send(Stop())
-        timeout_s = self._settings.worker.stop_timeout_s
-        asyncio.get_running_loop().call_later(timeout_s, worker.kill)
-
-    def _send(self, message: Message) -> None:
-        if self._worker is not None:
-            self._worker.send(message)
+    # ---- what goes on beside it
 
     async def _tick(self) -> None:
+        """End pauses whose time is over, and tell the service manager how we are."""
         while True:
             await asyncio.sleep(_TICK_S)
             if self._pauses.expire():
                 self._tell_pause()
-            if self._clock.monotonic_s() - self._status_saved_s > _LAST_STATUS_INTERVAL_S:
-                self._save_last_status()
             self._herald.tell(
                 self._clock.monotonic_s(),
                 ready=self.snapshot.loaded is not None or self.state is State.PAUSED,
                 words=self._line(),
-                pulse=self._pulse()[0],
+                pulse=self._watch.pulse()[0],
             )
 
     async def _sense(self) -> None:
@@ -520,27 +281,54 @@ class Supervisor:
 
     async def _look_around(self) -> None:
         before = self._pauses.reason
-        self._pauses.heed(await asyncio.to_thread(self._senses.look))
+        with self._surviving("senses"):
+            self._pauses.heed(await asyncio.to_thread(self._senses.look))
         if (reason := self._pauses.reason) != before:
             log.info("%s", f"paused: {reason}" if reason else "nothing asks to pause any more")
-            if self._leaving is None:
+            if self._workers.leaving is None:
                 self._tell_pause()
 
-    def _save_last_status(self) -> None:
-        self._status_saved_s = self._clock.monotonic_s()
-        fresh = self._home.last_status_path.with_suffix(".new")
-        try:
+    async def _keep_status(self) -> None:
+        """Keep the status on the disk, for whoever asks when we are gone."""
+        while True:
+            self._save_status()
+            await asyncio.sleep(_STATUS_KEPT_EVERY_S)
+
+    def _save_status(self) -> None:
+        with self._surviving("status"):
             # Whoever may read the home may not command: the page's address holds its key.
-            fresh.write_text(json.dumps(self.status() | {"page_url": None}))
-            fresh.replace(self._home.last_status_path)
-        except OSError as error:
-            log.warning("the last status was not kept: %s", error)
-        save_history(self._home.history_path, self._run_id, self.snapshot.history)
+            save_status(self._home.last_status_path, self.status() | {"page_url": None})
+            save_history(self._home.history_path, self._run_id, self.snapshot.history)
 
+    @contextlib.contextmanager
+    def _surviving(self, part: str) -> Iterator[None]:
+        """Count a failure of a part that training can do without, and say it once in a row."""
+        try:
+            yield
+        except Exception:
+            self.metrics.part_failed(part)
+            if part not in self._failing:
+                log.exception("a part of the supervisor failed (%s), and is tried again", part)
+            self._failing.add(part)
+        else:
+            self._failing.discard(part)
 
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"killed by {signal.Signals(-code).name}"
-    return f"killed by signal {-code}"
+    # ---- small parts
+
+    def _words(self) -> str:
+        """Return the reason for the state, with what a person should know beside it."""
+        words = self._course.reason
+        if self.quiet_s is not None:
+            quiet_s, limit_s = self._watch.silence_s()
+            words += f"; no word from the worker for {quiet_s:.0f} s"
+            words += f" (it is killed after {limit_s:.0f} s)"
+        if self._pauses.reason is not None and self.state is State.RESTARTING:
+            words += f"; {self._pauses.reason}"
+        if self.snapshot.checkpoint_problem is not None:
+            words += f"; {self.snapshot.checkpoint_problem}"
+        return words
+
+    def _line(self) -> str:
+        """Return what a service manager shows of us."""
+        epoch = f"; epoch {self.snapshot.epoch}" if self.snapshot.loaded is not None else ""
+        return f"{self.state}: {self._words()}{epoch}"

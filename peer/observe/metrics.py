@@ -43,6 +43,7 @@ from peer.events import (
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROUND_PHASES = ("gather", "matchmaking", "transfer", "reduce", "certify", "outer_step")
 DECISIONS = ("accept", "inconclusive", "reject")
+SURVIVED_PARTS = ("senses", "status")
 PART_REFUSALS = ("not finite", "wrong shape", "wrong weight")
 REQUEST_REFUSALS = ("busy", "damaged", "malformed", "slow", "unknown")
 
@@ -109,6 +110,9 @@ class Metrics:
         self._evaluations = counter("evaluations", "Evaluations on held-out data.")
         self._quarantined = counter("shards_quarantined", "Shards that could not be used.")
         self._junk = counter("worker_messages_refused", "Lines of the worker that made no sense.")
+        self._failures = counter(
+            "supervisor_failures", "Failures of the supervisor's parts that it survived.", "part"
+        )
         self._round_seconds = Histogram(
             "ctpeer_round_seconds",
             "Where a round's time goes.",
@@ -122,6 +126,8 @@ class Metrics:
             self._restarts.labels(death)
         for result in ("written", "failed", "rejected"):
             self._checkpoints.labels(result)
+        for part in SURVIVED_PARTS:
+            self._failures.labels(part)
         for phase in ROUND_PHASES:
             self._round_seconds.labels(phase)
 
@@ -232,6 +238,10 @@ class Metrics:
     def message_refused(self) -> None:
         """Count a line of the worker that made no sense."""
         self._junk.inc()
+
+    def part_failed(self, part: str) -> None:
+        """Count a failure of a part of the supervisor that goes on without it."""
+        self._failures.labels(part).inc()
 
     def worker_died(self, failure: str) -> None:
         """Count a worker's death of class `failure`."""

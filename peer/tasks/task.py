@@ -101,8 +101,22 @@ class Task(ABC):
         """About how many loss terms a full row has."""
 
     @abstractmethod
-    def examples(self, shard: Shard, texts: Sequence[str], cache: TokenCache) -> Examples:
-        """Return the rows that the texts of `shard` make."""
+    def examples(
+        self,
+        shard: Shard,
+        texts: Sequence[str],
+        cache: TokenCache,
+        done: Callable[[int], None] = lambda _characters: None,
+    ) -> Examples:
+        """Return the rows that the texts of `shard` make.
+
+        Args:
+            shard: Where they come from.
+            texts: In the shard's order.
+            cache: Looked into first.
+            done: Told again and again how many more characters were worked on, to show that a long
+                one goes on.
+        """
 
     @abstractmethod
     def collate(self, rows: Sequence[tuple[RowKey, Row]]) -> Batch:

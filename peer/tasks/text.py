@@ -220,7 +220,13 @@ class TextTask(Task):
             )
         return model, json.loads(model.config.to_json_string(use_diff=False))
 
-    def examples(self, shard: Shard, texts: Sequence[str], cache: TokenCache) -> Examples:
+    def examples(
+        self,
+        shard: Shard,
+        texts: Sequence[str],
+        cache: TokenCache,
+        done: Callable[[int], None] = lambda _characters: None,
+    ) -> Examples:
         """Return the packed rows of a shard: its texts' tokens, a separator after each text."""
 
         def tokenise() -> Ids:
@@ -228,6 +234,7 @@ class TextTask(Task):
             for text in texts:
                 for piece in _pieces(text):
                     ids.extend(self.tokenizer.encode(piece, add_special_tokens=False).ids)
+                    done(len(piece))
                 ids.append(self._separator)
             return np.frombuffer(ids, np.uint32)
 

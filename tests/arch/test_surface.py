@@ -94,6 +94,7 @@ METRICS = [
     "ctpeer_sent_bytes_total",
     "ctpeer_shards_quarantined_total",
     "ctpeer_state",
+    "ctpeer_supervisor_failures_total",
     "ctpeer_tokens_per_second",
     "ctpeer_tokens_total",
     "ctpeer_validator_scores_total",

@@ -16,19 +16,30 @@ from peer.daemon.supervisor import Supervisor
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
-class ScriptedSupervisor(Supervisor):
-    """Starts its n-th worker with the n-th script; the last one again and again."""
+class Scripts:
+    """A command that plays its n-th script the n-th time; the last one again and again."""
 
-    def __init__(self, home, scripts, settings):
-        super().__init__(home, settings, "run", max_epochs=None, clock=SystemClock())
+    def __init__(self, scripts):
         self._scripts = list(scripts)
         self.starts = 0
 
-    async def _one_worker(self):
+    def __iter__(self):
         script = self._scripts[min(self.starts, len(self._scripts) - 1)]
         self.starts += 1
-        self._command = (sys.executable, str(STAND_IN), json.dumps(script))
-        return await super()._one_worker()
+        return iter((sys.executable, str(STAND_IN), json.dumps(script)))
+
+
+class ScriptedSupervisor(Supervisor):
+    """Starts stand-ins and counts them."""
+
+    def __init__(self, home, scripts, settings):
+        self._scripts = Scripts(scripts)
+        clock = SystemClock()
+        super().__init__(home, settings, "run", max_epochs=None, clock=clock, command=self._scripts)
+
+    @property
+    def starts(self):
+        return self._scripts.starts
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from peer.checkpoint.annotation import Ancestor
 from peer.checkpoint.journal import Journal
 from peer.clock import FakeClock
 from peer.config.settings import Settings
+from peer.daemon.lifecycle import TRIGGER_OF_PHASE, Course, State, Trigger
 from peer.daemon.loop import TrainingLoop
 from peer.daemon.orders import Orders
 from peer.daemon.parts import Parts
 from peer.daemon.validation import NoValidation
+from peer.daemon.vitals import Patience, Pulse, Vitals, judge
 from peer.errors import NetworkLostError
 from peer.events import (
     BranchLeft,
@@ -269,6 +271,39 @@ def test_it_ends_at_the_last_epoch_scored_and_saved(make_loop):
     assert store.saved == [3]
     assert [event.epoch for event in of(RoundCommitted, events)] == [1, 2, 3]
     assert [event.epoch for event in of(Evaluated, events)] == [0, 3]
+
+
+def test_a_last_evaluation_of_an_hour_is_not_taken_for_a_hang(make_bench, monkeypatch):
+    vitals, course, pulses, listeners = Vitals(0.0), Course(), [], []
+    patience = Patience(silence_s=120.0, still_s=300.0, start_s=900.0)
+
+    def watch(event):
+        now_s = bench.clock.monotonic_s()
+        pulses.append(judge(vitals.signs(course.state, now_s), patience))
+        vitals.take(event, now_s)
+        if isinstance(event, PhaseChanged):
+            course.follow(TRIGGER_OF_PHASE[event.phase], event.reason)
+
+    bench = make_bench(
+        interval_s=1000.0, on_event=lambda event: [listen(event) for listen in listeners]
+    )
+    listeners.append(watch)
+    plain = bench.trainer.evaluate
+
+    def evaluate(rows, between):
+        for _ in range(3600 if bench.trainer.state.epoch == 1 else 0):
+            bench.clock.advance(1.0)
+            between()
+        return plain(rows, between)
+
+    monkeypatch.setattr(bench.trainer, "evaluate", evaluate)
+    course.follow(Trigger.BEGIN, "starting the worker")
+    vitals.begin(bench.clock.monotonic_s())
+    course.follow(Trigger.FINISH, "completing the epoch, as asked")
+    bench.loop.run(Orders(), 1)
+    assert course.state is State.FINISHING
+    assert len(pulses) > 3600
+    assert {pulse for pulse, _ in pulses} == {Pulse.ALIVE}
 
 
 def test_a_checkpoint_says_what_it_comes_from_and_how_good_it_is(make_bench):

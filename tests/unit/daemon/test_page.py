@@ -150,10 +150,10 @@ def test_a_request_that_is_too_large_is_refused(page):
 
 def test_a_worker_that_says_nothing_is_told_of(page):
     assert page.view()["quiet_s"] is None
-    page.supervisor._worker = SimpleNamespace(pid=os.getpid())
-    page.supervisor._vitals._heard_s -= 60.0
+    page.supervisor._workers._worker = SimpleNamespace(pid=os.getpid())
+    page.supervisor._watch._vitals._heard_s -= 60.0
     view = page.view()
-    page.supervisor._worker = None
+    page.supervisor._workers._worker = None
     assert view["quiet_s"] >= 60.0
     assert "no word from the worker" in view["status"]["reason"]
 

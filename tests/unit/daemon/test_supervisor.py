@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import os
 
@@ -8,7 +9,6 @@ import pytest
 from peer.config.limits import PauseSettings
 from peer.daemon.lifecycle import State
 from peer.daemon.manners import Seen
-from peer.daemon.memory_watch import MemoryWatch
 from peer.errors import ConfigurationError
 
 LOADING = {"kind": "PhaseChanged", "phase": "loading", "reason": "loading"}
@@ -110,7 +110,7 @@ def test_out_of_memory_starts_again_with_half_the_micro_batch(supervise, caplog)
 
 
 def test_a_silent_worker_is_taken_for_hung_and_killed(supervise):
-    supervisor = supervise([TRAINING, "sleep"], END, hang_timeout_s=2.0)
+    supervisor = supervise([TRAINING, PROGRESS, "sleep"], END, hang_timeout_s=2.0)
     assert run(supervisor) == 0
     assert supervisor.status()["restarts_by_reason"] == {"hang": 1}
 
@@ -150,9 +150,10 @@ def test_a_worker_that_does_not_stop_is_killed_and_the_exit_code_says_so(supervi
     assert "did not end well (killed by SIGKILL)" in supervisor.status()["reason"]
 
 
-def test_a_silent_worker_is_killed_soon_after_a_stop(supervise, until, monkeypatch):
-    monkeypatch.setattr("peer.daemon.supervisor._STOPPING_SILENCE_S", 0.2)
+def test_a_silent_worker_is_killed_soon_after_a_stop(supervise, until):
     supervisor = supervise([TRAINING, "sleep"], stop_timeout_s=1000.0)
+    watch = supervisor._watch
+    watch._patience = dataclasses.replace(watch._patience, stop_s=0.2)
 
     async def scenario():
         await until(lambda: supervisor.state is State.TRAINING)
@@ -338,7 +339,7 @@ def test_a_watchdog_hears_nothing_of_a_worker_that_hangs_until_another_takes_its
     hung, later = [], []
 
     async def scenario():
-        await until(lambda: "nothing for 2 s" in supervisor._pulse()[1])
+        await until(lambda: "nothing for 2 s" in supervisor._watch.pulse()[1])
         listener.heard()
         await until(lambda: supervisor.state is State.RESTARTING or hung.extend(listener.heard()))
         await until(lambda: "WATCHDOG=1" in later or later.extend(listener.heard()))
@@ -397,8 +398,7 @@ def test_a_worker_beyond_the_memory_limit_starts_again_with_half(supervise, make
     caplog.set_level("INFO")
     loaded = json.loads(make_loaded(micro_batch=16).encode())
     supervisor = supervise([loaded, TRAINING, "sleep"], END)
-    supervisor._memory = MemoryWatch(1e6)
-    supervisor._memory._looks = 1
+    supervisor._watch._limit_bytes = 1e6
     assert run(supervisor) == 0
     assert supervisor.status()["restarts_by_reason"] == {"out_of_memory": 1}
     assert '"micro_batch_divisor":2' in caplog.text
@@ -407,7 +407,171 @@ def test_a_worker_beyond_the_memory_limit_starts_again_with_half(supervise, make
 def test_a_memory_limit_too_small_for_one_sample_is_refused_in_words(supervise, make_loaded):
     loaded = json.loads(make_loaded(micro_batch=1).encode())
     supervisor = supervise([loaded, TRAINING, "sleep"])
-    supervisor._memory = MemoryWatch(1e6)
+    supervisor._watch._limit_bytes = 1e6
     with pytest.raises(ConfigurationError, match=r"limits.memory_mb allows 1, with no smaller"):
         run(supervisor)
     assert supervisor.starts == 1
+
+
+def test_a_look_at_the_memory_of_one_worker_counts_against_no_other(supervise, until, monkeypatch):
+    looks = []
+
+    def tree_bytes(pid):
+        looks.append(pid)
+        return 2e6 if looks.count(pid) == 1 else 0.0
+
+    monkeypatch.setattr("peer.daemon.memory_watch.tree_bytes", tree_bytes)
+    supervisor = supervise(
+        [TRAINING, "wait", "crash"], [TRAINING, "wait", "crash"], [TRAINING, "wait", *END]
+    )
+    supervisor._watch._limit_bytes = 1e6
+
+    async def scenario():
+        for count in (1, 2, 3):
+            await until(lambda count=count: len(set(looks)) == count)
+            if count == 3:  # this one lives on, and is looked at again
+                await until(lambda: looks.count(looks[-1]) == 3)
+            else:
+                await until(lambda: looks)
+            supervisor.resume()
+
+    assert run(supervisor, scenario) == 0
+    assert supervisor.status()["restarts_by_reason"] == {"crash": 2}
+
+
+def test_a_first_micro_batch_is_waited_for_longer_than_the_ones_after_it(supervise, until, caplog):
+    supervisor = supervise(
+        [TRAINING, "sleep"], [TRAINING, PROGRESS, "sleep"], END, hang_timeout_s=2.0
+    )
+    watch, limits = supervisor._watch, []
+    watch._patience = dataclasses.replace(watch._patience, start_s=3.0)
+
+    async def scenario():
+        for start in (1, 2):
+            await until(lambda start=start: supervisor.starts == start)
+            await until(lambda: supervisor.state is State.TRAINING)
+            await asyncio.sleep(0.1)  # PROGRESS has no state of its own
+            limits.append(watch.silence_s()[1])
+            await until(lambda start=start: supervisor.starts > start)
+
+    assert run(supervisor, scenario) == 0
+    assert limits == [3.0, 2.0]
+    assert "the worker said nothing for 3 s: it is killed" in caplog.text
+    assert "the worker said nothing for 2 s: it is killed" in caplog.text
+
+
+def test_a_watchdog_is_pinged_while_a_long_step_is_within_its_measure(supervise, until, systemd):
+    listener, heard = systemd(0.4), []
+    supervisor = supervise([TRAINING, "wait", PROGRESS, "wait", *END])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        await asyncio.sleep(1.5)  # a micro-batch, several times as long as the watchdog waits
+        supervisor.resume()
+        await until(lambda: supervisor.snapshot.tokens_total)
+        assert supervisor._watch.silence_s()[1] > 4.0
+        listener.heard()
+        await asyncio.sleep(1.5)
+        heard.extend(listener.heard())
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+    assert heard.count("WATCHDOG=1") >= 2
+    assert supervisor.status()["restarts"] == 0
+
+
+def break_down(*_arguments, **_named):
+    raise OSError(24, "Too many open files")
+
+
+def test_a_supervisor_that_can_no_longer_watch_ends_with_a_traceback(
+    supervise, until, caplog, monkeypatch, home
+):
+    """An OSError must not leave as one: for the command that is a configuration to mend."""
+    supervisor = supervise([TRAINING, "sleep"])
+    supervisor._watch._limit_bytes = 1e9
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        monkeypatch.setattr("peer.daemon.memory_watch.tree_bytes", break_down)
+
+    assert run(supervisor, scenario) == 1
+    assert supervisor.state is State.FAILED
+    assert "Traceback" in caplog.text
+    assert "Too many open files" in json.loads(home.last_status_path.read_text())["reason"]
+    assert not psutil.Process(os.getpid()).children(recursive=True)
+
+
+def test_a_supervisor_that_can_no_longer_tell_how_it_is_ends_with_a_traceback(
+    supervise, until, caplog
+):
+    supervisor = supervise([TRAINING, "sleep"])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        supervisor._herald.tell = break_down
+
+    assert run(supervisor, scenario) == 1
+    assert supervisor.state is State.FAILED
+    assert "break_down" in caplog.text
+
+
+def test_a_worker_whose_output_can_no_longer_be_read_ends_the_daemon(supervise, until, caplog):
+    supervisor = supervise([TRAINING, "sleep"])
+    supervisor._workers._hearing.log_output = lambda _worker: asyncio.to_thread(break_down)
+    assert run(supervisor) == 1
+    assert "Too many open files" in caplog.text
+
+
+def test_a_word_of_the_worker_that_breaks_us_ends_the_daemon(supervise, caplog, monkeypatch):
+    supervisor = supervise([PROGRESS, "sleep"])
+    monkeypatch.setattr(supervisor.metrics, "apply", break_down)
+    assert run(supervisor) == 1
+    assert supervisor.state is State.FAILED
+    assert "break_down" in caplog.text
+
+
+def failures(supervisor, part):
+    text = supervisor.metrics.expose(supervisor.status(), {}).decode()
+    [line] = [line for line in text.splitlines() if f'failures_total{{part="{part}"}}' in line]
+    return float(line.split()[1])
+
+
+def test_a_look_at_the_machine_that_fails_is_counted_said_once_and_tried_again(
+    supervise, until, caplog, monkeypatch
+):
+    monkeypatch.setattr("peer.daemon.supervisor._SENSE_S", 0.02)
+    supervisor = supervise([TRAINING, "wait", PAUSED, "wait", *END])
+    supervisor._senses._pause = PauseSettings(on_battery=True)
+    supervisor._pauses._settings = PauseSettings(on_battery=True)
+    supervisor._senses.look = break_down
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        await until(lambda: failures(supervisor, "senses") >= 4.0)
+        assert caplog.text.count("Traceback") == 1
+        supervisor._senses.look = lambda: Seen(weekday=0, minute=0, on_battery=True)
+        await until(lambda: supervisor.state is State.PAUSED)
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+
+
+def test_a_status_that_cannot_be_made_is_counted_and_training_goes_on(
+    supervise, until, caplog, monkeypatch
+):
+    monkeypatch.setattr("peer.daemon.supervisor._STATUS_KEPT_EVERY_S", 0.02)
+    supervisor = supervise([TRAINING, "wait", *END])
+
+    async def scenario():
+        await until(lambda: supervisor.state is State.TRAINING)
+        with monkeypatch.context() as broken:
+            broken.setattr(supervisor, "_invite", break_down)
+            broken.setattr("peer.daemon.keepsakes.json.dumps", break_down)
+            await until(lambda: "status" in supervisor._failing)
+        await until(lambda: "status" not in supervisor._failing)
+        assert failures(supervisor, "status") >= 1.0
+        supervisor.stop()
+
+    assert run(supervisor, scenario) == 0
+    assert caplog.text.count("Traceback") == 1

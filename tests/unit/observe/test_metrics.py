@@ -20,7 +20,7 @@ from peer.events import (
     RoundFailure,
     WorkRepeated,
 )
-from peer.observe.metrics import PART_REFUSALS, ROUND_PHASES, Metrics
+from peer.observe.metrics import PART_REFUSALS, ROUND_PHASES, SURVIVED_PARTS, Metrics
 from peer.observe.status import Snapshot, Surroundings, render
 from peer.swarm.records import Refusal
 
@@ -98,6 +98,8 @@ def test_every_counter_is_there_at_zero_before_anything_happened(metrics):
         assert value(text, f"ctpeer_{name}_total") == 0
     for phase in ROUND_PHASES:
         assert value(text, "ctpeer_round_seconds_count", phase=phase) == 0
+    for part in SURVIVED_PARTS:
+        assert value(text, "ctpeer_supervisor_failures_total", part=part) == 0
     for reason in Refusal:
         assert value(text, "ctpeer_records_refused_total", reason=reason) == 0
     for reason in (*PART_REFUSALS, "other"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
 from peer.data.stream import RowKey
+from peer.data.tokens import TokenCache
 from peer.errors import ConfigurationError
 from peer.run.manifest import TaskSection
 from peer.tasks import registry
@@ -375,3 +376,18 @@ def test_a_wordpiece_counts_its_own_text(piece, size):
     tokenizer.decoder = decoders.WordPiece()
     task = make_of(tokenizer)
     assert task.token_bytes()[tokenizer.token_to_id(piece)] == size
+
+
+def test_tokenising_tells_of_every_character_once_and_of_none_that_is_kept(
+    make_task, demo_shards, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("peer.tasks.text._PIECE_CHARACTERS", 1000)
+    shard, text = demo_shards[0]
+    task, told = make_task("causal-lm"), []
+    texts = [text * 3, "short", text]
+    task.examples(shard, texts, TokenCache(tmp_path), told.append)
+    assert sum(told) == sum(map(len, texts))
+    assert max(told) < 1100, "it tells while a long text is worked on, too"
+    told.clear()
+    task.examples(shard, texts, TokenCache(tmp_path), told.append)
+    assert told == []

@@ -1,6 +1,6 @@
 import pytest
 
-from peer.daemon.curves import load_history, save_history
+from peer.daemon.keepsakes import load_history, save_history
 from peer.observe.history import History
 
 
