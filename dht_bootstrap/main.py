@@ -96,8 +96,9 @@ def main(*, as_json: bool, log_level: str, **options: Any) -> None:
 
 def _bootstrap(**options: Any) -> "Bootstrap":
     # hivemind, and torch with it, takes seconds to load.
-    from dht_bootstrap.service import Bootstrap, MetricsAddress
+    from dht_bootstrap.service import Bootstrap
     from peer.identity import Identity
+    from peer.observe.serving import Address
     from peer.swarm.node import NodeOptions
 
     return Bootstrap(
@@ -110,7 +111,7 @@ def _bootstrap(**options: Any) -> "Bootstrap":
             public=options["relay"],
         ),
         Identity.load_or_create(options["identity"]),
-        MetricsAddress(options["metrics_host"], options["metrics_port"]),
+        Address(options["metrics_host"], options["metrics_port"]),
         ServiceManager(),
     )
 

@@ -119,7 +119,7 @@ def _look(watched: "Watched") -> None:
 
 async def _serve(watched: "Watched", address: tuple[str, int], names: tuple[str, ...]) -> None:
     from monitoring.service import serve
-    from monitoring.web import ListenAddress
+    from peer.observe.serving import Address
 
     manager, stop = ServiceManager(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,7 +138,7 @@ async def _serve(watched: "Watched", address: tuple[str, int], names: tuple[str,
         manager.status(problem or "watching")
 
     try:
-        await serve(watched, ListenAddress(*address), names, stop, show, beat)
+        await serve(watched, Address(*address), names, stop, show, beat)
     finally:
         manager.stopping()
 

@@ -415,4 +415,4 @@ def test_a_taken_port_is_one_clear_sentence(monitor, swarm):
     peers = ["--peers", swarm.one.addresses[0]]
     done = subprocess.run([*command, *peers], capture_output=True, text=True, timeout=60)
     assert done.returncode == 78
-    assert done.stderr.splitlines()[-1].endswith("choose another with --listen")
+    assert done.stderr.splitlines()[-1].endswith("choose another address with --listen")
