@@ -1,14 +1,14 @@
 // The page of a whole swarm: asks its exporter every few seconds. It commands nothing.
 
 import { Chart } from "./chart.js";
-import { byId, setAttribute, setProse, setRows, setText } from "./dom.js";
+import { byId, setAttribute, setRows, setText } from "./dom.js";
 import { ask, Feed, Refused } from "./feed.js";
+import { say } from "./state.js";
 import { Table } from "./table.js";
-import { ago, brief, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
+import { DECISION_TONES, ago, brief, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
 
 const INTERVAL_MS = 3000;
 const AT_WORK = ["training", "averaging", "evaluating", "silent"];
-const DECISION_TONES = { accept: "good", reject: "bad", inconclusive: "warn" };
 
 const lossChart = new Chart(byId("loss-chart"), { unit: "nats", digits: 3, empty: "No peer has told of a loss yet." });
 const heldoutChart = new Chart(byId("heldout-chart"), { unit: "", digits: 3, empty: "No peer has told of a score yet." });
@@ -90,15 +90,6 @@ function judge(swarm, words) {
   if (spread > 2) return ["warn", "training", `${at}; the last of them is ${plural(spread, "epoch")} behind`];
   const busy = AT_WORK.reduce((sum, state) => sum + (peers.by_state[state] ?? 0), 0);
   return busy ? ["good", "training", at] : ["quiet", "resting", `${at}; none of them is at work`];
-}
-
-function say(word, reason) {
-  if (byId("state-word").textContent !== word) {
-    setText(byId("announce"), `${word}: ${reason}`);
-    document.title = `${word} – ctpeer swarm`;
-  }
-  setText(byId("state-word"), word);
-  setProse(byId("state-reason"), reason);
 }
 
 function showFacts(swarm, verdicts) {
