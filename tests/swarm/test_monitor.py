@@ -295,6 +295,8 @@ def test_it_sees_peers_certificates_and_shards(monitor, swarm):
     assert seen['peers_by_state{state="training"}'] == 2
     assert (seen["shards_claimed"], seen["claims"]) == (5, 10)
     assert seen["self_reported_tokens_per_second"] == 2000
+    baselines = json.loads(monitor.get("/swarm"))["heldout_baselines"]
+    assert baselines == swarm.run.manifest.evaluation.baselines
     board = json.loads(monitor.get("/leaderboard"))
     assert {p["peer_id"]: p["loss_terms"] for p in board["peers"]} == {
         node.peer_id: 100 * EPOCHS for node in swarm.peers

@@ -70,7 +70,7 @@ function show({ words, swarm, leaderboard, verdicts, curves }) {
   say(word, reason);
   showFacts(swarm, verdicts);
   lossChart.update(curves.loss);
-  heldoutChart.update(curves.heldout);
+  heldoutChart.update(curves.heldout, baselines(swarm));
   liveChart.update(curves.live);
   setRows(byId("states"), Object.entries(swarm.peers.by_state).filter(([, n]) => n).map(([state, n]) => [spaced(state), count(n)]));
   setRows(byId("rounds"), roundRows(swarm));
@@ -92,6 +92,11 @@ function judge(swarm, words) {
   return busy ? ["good", "training", at] : ["quiet", "resting", `${at}; none of them is at work`];
 }
 
+/** What simple models reach on the held-out data: agreed on by the run, not told by peers. */
+function baselines(swarm) {
+  return Object.entries(swarm.heldout_baselines).map(([name, value]) => ({ name, value }));
+}
+
 function showFacts(swarm, verdicts) {
   const { peers, self_reported: told, shards } = swarm;
   setText(byId("epoch"), count(swarm.epoch));
@@ -101,6 +106,8 @@ function showFacts(swarm, verdicts) {
   setText(byId("speed"), count(told.tokens_per_second));
   setText(byId("speed-sub"), `tokens/s; ${brief(swarm.loss_terms)} loss terms seen`);
   setText(byId("loss"), told.loss_nats === null ? "–" : `${decimal(told.loss_nats)} nats`);
+  setText(byId("heldout"), decimal(told.heldout));
+  setText(byId("heldout-sub"), baselines(swarm).map(({ name, value }) => `${name} ${decimal(value, 2)}`).join(", "));
   setText(byId("good"), verdicts.last_good ? `epoch ${count(verdicts.last_good.epoch)}` : "–");
   setText(byId("good-sub"), shortRoot(verdicts.last_good?.state_root));
   setText(byId("cover"), shards ? `${count(shards.claimed)} of ${count(shards.count)}` : "–");
