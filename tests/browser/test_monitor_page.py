@@ -11,7 +11,6 @@ from chromium import painted, wait_for_state
 sys.path.append(str(Path(__file__).parents[1] / "swarm"))
 
 from monitored import EPOCHS, start_monitor, swarm
-from nodes import Nodes, wait_until
 
 __all__ = ["start_monitor", "swarm"]
 
@@ -21,18 +20,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    house = Nodes(tmp_path_factory.mktemp("nodes"))
-    yield house
-    house.close()
-
-
-@pytest.fixture(scope="module")
-def monitor(start_monitor, swarm):
+def monitor(start_monitor, swarm, swarm_tools):
     monitor = start_monitor()
     swarm.speak()
-    wait_until(lambda: monitor.scrape().get("claims") == 10, 60)
-    wait_until(lambda: monitor.scrape().get("certificates") == EPOCHS, 60)
+    swarm_tools.wait_until(lambda: monitor.scrape().get("claims") == 10, 60)
+    swarm_tools.wait_until(lambda: monitor.scrape().get("certificates") == EPOCHS, 60)
     return monitor
 
 
