@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import logging
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +11,8 @@ import platformdirs
 
 from peer import __version__
 from peer.errors import ConfigurationError, CtpeerError
-from peer.observe.notify import ServiceManager, dump_when_aborted
+from peer.observe.notify import ServiceManager
+from peer.observe.program import set_up, stopped_by_signal
 from peer.swarm.listening import check_announced, check_listened, check_peers
 
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/31337"
 DEFAULT_METRICS_PORT = 8471
-
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 @click.command(
@@ -78,10 +74,7 @@ def main(*, as_json: bool, log_level: str, **options: Any) -> None:
 
     Peers are given one of the addresses that this prints.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
-        signal.signal(number, lambda *_: os._exit(0))
-    logging.basicConfig(level=log_level.upper(), format=_FORMAT)
-    dump_when_aborted()
+    set_up(log_level)
     try:
         check_announced(options["announce"])
         check_peers(options["peers"])
@@ -96,8 +89,9 @@ def main(*, as_json: bool, log_level: str, **options: Any) -> None:
 
 def _bootstrap(**options: Any) -> "Bootstrap":
     # hivemind, and torch with it, takes seconds to load.
-    from dht_bootstrap.service import Bootstrap, MetricsAddress
+    from dht_bootstrap.service import Bootstrap
     from peer.identity import Identity
+    from peer.observe.serving import Address
     from peer.swarm.node import NodeOptions
 
     return Bootstrap(
@@ -110,15 +104,13 @@ def _bootstrap(**options: Any) -> "Bootstrap":
             public=options["relay"],
         ),
         Identity.load_or_create(options["identity"]),
-        MetricsAddress(options["metrics_host"], options["metrics_port"]),
+        Address(options["metrics_host"], options["metrics_port"]),
         ServiceManager(),
     )
 
 
 async def _serve(bootstrap: "Bootstrap", *, as_json: bool) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stopped_by_signal()
 
     def show(started: "Started") -> None:
         if as_json:

@@ -1,31 +1,17 @@
 """What an entry point tells Prometheus, read off it when asked."""
 
 import contextlib
-import os
 import platform
-import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from peer import __version__
-from peer.errors import ConfigurationError
-from peer.observe.metrics import CONTENT_TYPE
+from peer.observe.serving import Address, add_metrics, application, listen, serving, url_of
 from peer.swarm.validator import EnvelopeValidator, RecordStorage
-
-_LARGEST_REQUEST_BYTES = 4096
-_SHUTDOWN_TIMEOUT_S = 2.0
-
-
-class MetricsAddress(NamedTuple):
-    """Where `/metrics` is served; port 0 is a free one."""
-
-    host: str
-    port: int
 
 
 class Vitals(Protocol):
@@ -83,7 +69,7 @@ class VitalsCollector(Collector):
 
 
 @contextlib.asynccontextmanager
-async def serve_metrics(vitals: Vitals, address: MetricsAddress) -> AsyncIterator[str]:
+async def serve_metrics(vitals: Vitals, address: Address) -> AsyncIterator[str]:
     """Serve `/metrics` and yield its URL.
 
     Raises:
@@ -93,30 +79,8 @@ async def serve_metrics(vitals: Vitals, address: MetricsAddress) -> AsyncIterato
     registry.register(VitalsCollector(vitals))
     ProcessCollector(registry=registry)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
-
-    app = web.Application(client_max_size=_LARGEST_REQUEST_BYTES)
-    app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    with _listener(address) as listener:
-        host, port = listener.getsockname()[:2]
-        try:
-            await web.SockSite(runner, listener).start()
-            yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
-        finally:
-            await runner.cleanup()
-
-
-def _listener(address: MetricsAddress) -> socket.socket:
-    host, port = address
-    try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"/metrics cannot be served on {host} port {port or 'any'}: "
-            f"{os.strerror(error.errno) if error.errno else error}; choose another address with "
-            "--metrics-port or --metrics-host"
-        ) from error
+    listener = listen(*address, what="/metrics", choice="--metrics-port or --metrics-host")
+    app = application()
+    add_metrics(app, lambda: generate_latest(registry))
+    async with serving(app, listener):
+        yield f"{url_of(listener)}/metrics"

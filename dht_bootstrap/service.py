@@ -6,16 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dht_bootstrap.metrics import MetricsAddress, serve_metrics
+from dht_bootstrap.metrics import serve_metrics
 from peer.config.address import parse_address
 from peer.errors import UnreachableError
 from peer.identity import Identity
 from peer.observe.notify import ServiceManager
+from peer.observe.serving import Address
 from peer.swarm.bodies import PeerBody
 from peer.swarm.dht import EnvelopeValidator, RecordStorage
 from peer.swarm.node import Node, NodeOptions
-
-__all__ = ["Bootstrap", "MetricsAddress", "Started"]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Bootstrap:
         self,
         options: NodeOptions,
         identity: Identity,
-        metrics_address: MetricsAddress,
+        metrics_address: Address,
         manager: ServiceManager,
     ) -> None:
         self.validator = EnvelopeValidator()

@@ -131,6 +131,7 @@ def swarm(run_id: str, found: Findings, view: View, totals: Totals) -> dict[str,
             "rounds_failed": totals.counts["failed"],
             "refused": totals.counts["refused"],
         },
+        "heldout_baselines": dict(found.baselines),
         "shards": None
         if cover is None
         else {

@@ -106,6 +106,7 @@ class Crawler:
             chain=tuple(chain.verdicts) if chain is not None else (),
             ledger=ledger,
             index=self.index,
+            baselines=self.manifest.evaluation.baselines if self.manifest is not None else {},
             remotes=remotes,
         )
         return found, self.failures.total() == before

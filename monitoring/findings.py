@@ -31,6 +31,8 @@ class Findings:
         chain: Verdicts, oldest first.
         ledger: What the last of them led to.
         index: The run's shards; None while nobody gave it.
+        baselines: What simple models reach on the held-out data, by the run's manifest; empty while
+            nobody gave it.
         remotes: IP addresses at which peers answered.
     """
 
@@ -44,6 +46,7 @@ class Findings:
     chain: Sequence[Verdict] = ()
     ledger: Ledger | None = None
     index: DataIndex | None = None
+    baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
     remotes: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
     @property

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import logging
-import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +12,14 @@ from monitoring.stack import stack
 from peer import __version__
 from peer.config.home import resolve_home
 from peer.errors import ConfigurationError, CtpeerError
-from peer.observe.notify import ServiceManager, dump_when_aborted
+from peer.observe.notify import ServiceManager
+from peer.observe.program import set_up, stopped_by_signal
 
 if TYPE_CHECKING:
     from monitoring.watched import Watched
 
 DEFAULT_LISTEN = "127.0.0.1:8472"
 
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ENDS = "Exit codes: 0 stopped by a signal or done, 1 failed, 2 usage, 78 configuration."
 
 
@@ -90,10 +87,7 @@ def main() -> None:
 )
 def watch(run: str, *, as_json: bool, log_level: str, **options: Any) -> None:
     """Watch RUN: an invite, a run id, or the path of a run's directory."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
-        signal.signal(number, lambda *_: os._exit(0))
-    dump_when_aborted()
-    logging.basicConfig(level=log_level.upper(), format=_FORMAT)
+    set_up(log_level)
     try:
         home = resolve_home(options["home"]) if options["home"] else None
         private = options["allow_private"]
@@ -119,11 +113,9 @@ def _look(watched: "Watched") -> None:
 
 async def _serve(watched: "Watched", address: tuple[str, int], names: tuple[str, ...]) -> None:
     from monitoring.service import serve
-    from monitoring.web import ListenAddress
+    from peer.observe.serving import Address
 
-    manager, stop = ServiceManager(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    manager, stop = ServiceManager(), stopped_by_signal()
 
     def show(url: str) -> None:
         click.echo(f"watching {watched.run_id}")
@@ -138,7 +130,7 @@ async def _serve(watched: "Watched", address: tuple[str, int], names: tuple[str,
         manager.status(problem or "watching")
 
     try:
-        await serve(watched, ListenAddress(*address), names, stop, show, beat)
+        await serve(watched, Address(*address), names, stop, show, beat)
     finally:
         manager.stopping()
 

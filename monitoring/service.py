@@ -8,8 +8,9 @@ from typing import Any
 from monitoring import board
 from monitoring.watched import Watched
 from monitoring.watcher import Picture, Watcher
-from monitoring.web import ListenAddress, Site, problem_of, serving
+from monitoring.web import Site, problem_of
 from peer.errors import CtpeerError
+from peer.observe.serving import Address, listen, serving, url_of
 
 _BEAT_S = 5.0
 _ONCE_S = 120.0
@@ -18,7 +19,7 @@ _COMPLETE_S = 30.0
 
 async def serve(
     watched: Watched,
-    address: ListenAddress,
+    address: Address,
     names: Iterable[str],
     stop: asyncio.Event,
     on_started: Callable[[str], None],
@@ -40,10 +41,11 @@ async def serve(
         CtpeerError: p2pd does not start, or the crawl ended.
     """
     watcher = Watcher(watched)
-    async with serving(Site(watcher, names), address) as url:
+    listener = listen(*address, what="the swarm's page", choice="--listen")
+    async with serving(Site(watcher, names).app(), listener):
         try:
             await asyncio.to_thread(watcher.start)
-            on_started(url)
+            on_started(url_of(listener))
             while not stop.is_set():
                 on_beat(problem_of(watcher), watcher.moves)
                 if not watcher.alive:

@@ -4,15 +4,12 @@ It only reads. A request that names another host than this machine is refused, o
 somebody's browser could read it under a name of its own that leads here (DNS rebinding).
 """
 
-import contextlib
 import ipaddress
 import json
-import os
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -20,24 +17,13 @@ from prometheus_client import generate_latest
 from monitoring import board
 from monitoring.expose import make_registry
 from monitoring.watcher import Picture, Watcher
-from peer.errors import ConfigurationError
-from peer.observe.metrics import CONTENT_TYPE
+from peer.observe.page.site import Handler
 from peer.observe.page.swarm import add_swarm_page
+from peer.observe.serving import add_metrics, application
 
-_LARGEST_REQUEST_BYTES = 4096
-_SHUTDOWN_TIMEOUT_S = 2.0
 _STALE_CRAWLS = 3
 _STALE_S = 60.0
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class ListenAddress(NamedTuple):
-    """Where to serve; port 0 is a free one."""
-
-    host: str
-    port: int
 
 
 class Site:
@@ -60,8 +46,8 @@ class Site:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
 
-        app = web.Application(client_max_size=_LARGEST_REQUEST_BYTES, middlewares=[guard])
-        app.router.add_get("/metrics", self._metrics)
+        app = application([guard])
+        add_metrics(app, lambda: generate_latest(self._registry))
         app.router.add_get("/sd", self._targets)
         app.router.add_get("/swarm", self._swarm)
         app.router.add_get("/leaderboard", self._leaderboard)
@@ -82,10 +68,6 @@ class Site:
             raise
         _harden(response)
         return response
-
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        body = generate_latest(self._registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _targets(self, _request: web.Request) -> web.Response:
         # Who answered where is proven by each crawl anew: an address may be somebody else's by now.
@@ -169,37 +151,6 @@ def problem_of(watcher: Watcher) -> str | None:
     if watcher.picture is None:
         return "the first crawl is not complete"
     return None
-
-
-@contextlib.asynccontextmanager
-async def serving(site: Site, address: ListenAddress) -> AsyncIterator[str]:
-    """Serve `site` and yield its URL, without a path.
-
-    Raises:
-        ConfigurationError: The address cannot be had.
-    """
-    listener = _listener(address)
-    runner = web.AppRunner(site.app(), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    with listener:
-        host, port = listener.getsockname()[:2]
-        try:
-            await web.SockSite(runner, listener).start()
-            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        finally:
-            await runner.cleanup()
-
-
-def _listener(address: ListenAddress) -> socket.socket:
-    host, port = address
-    try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{host} port {port or 'any'} cannot be listened at: "
-            f"{os.strerror(error.errno) if error.errno else error}; choose another with --listen"
-        ) from error
 
 
 def _json(body: Any, status: int = HTTPStatus.OK) -> web.Response:

@@ -1,7 +1,9 @@
-"""What tests of several layers share: a tiny tokenizer, tasks, models, a manifest, a trainer."""
+"""What tests of several layers share: real nodes, a tiny tokenizer, tasks, models, a manifest."""
 
 import hashlib
+import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -47,6 +49,24 @@ class InTwoRows(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return InTwoRows(config, log)
+
+
+@pytest.fixture(scope="session")
+def swarm_tools():
+    """Return the module of real nodes: `Nodes`, `RUN`, `peer_body`, `alive`, `wait_until`."""
+    path = Path(__file__).with_name("swarm") / "nodes.py"
+    spec = importlib.util.spec_from_file_location("ctpeer_test_nodes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def nodes(swarm_tools, tmp_path_factory):
+    """Start real nodes; ended after the module's last test."""
+    house = swarm_tools.Nodes(tmp_path_factory.mktemp("nodes"))
+    yield house
+    house.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ code version, data seen and scores are one writer's word. They are small and out
 which is how the lineage of a model stays readable after its old states are gone. Pure.
 """
 
-import base64
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from peer.identity import Identity, peer_id_of, verify
-from peer.run.canonical import canonical
+from peer.run.canonical import canonical, from_base64, to_base64
 from peer.run.manifest import Finite
 from peer.training.certificate import Base64, Count, Name
 
@@ -100,12 +99,12 @@ class Annotation:
     @property
     def writer(self) -> str:
         """The peer id of the writer, derived from its key."""
-        return peer_id_of(_bytes(self.public_key))
+        return peer_id_of(from_base64(self.public_key))
 
     def problem(self) -> str | None:
         """Return why this is not its writer's word, or None if it is."""
-        signature = _bytes(self.signature)
-        if not verify(_bytes(self.public_key), signature, self.notes.statement()):
+        signature = from_base64(self.signature)
+        if not verify(from_base64(self.public_key), signature, self.notes.statement()):
             return "the annotation is not signed by the writer that it names"
         return None
 
@@ -141,22 +140,9 @@ class Author:
     def sign(self, notes: Notes) -> Annotation:
         """Return `notes` under this author's signature."""
         signature = self.identity.sign(notes.statement())
-        return Annotation(notes, _text(self.identity.public_key), _text(signature))
+        return Annotation(notes, to_base64(self.identity.public_key), to_base64(signature))
 
 
 def finite_scores(scores: Mapping[str, float]) -> dict[str, float]:
     """Return `scores` without what is no number: a diverged model's perplexity has no value."""
     return {name: float(value) for name, value in scores.items() if math.isfinite(value)}
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _bytes(text: str) -> bytes:
-    """Return what `text` says in base64; nothing if it is not the one spelling of it."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        return b""
-    return data if _text(data) == text else b""

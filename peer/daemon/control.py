@@ -17,14 +17,11 @@ from aiohttp import web
 
 from peer.config.settings import MetricsSettings
 from peer.daemon.supervisor import Supervisor
-from peer.errors import ConfigurationError
-from peer.observe.metrics import CONTENT_TYPE
+from peer.observe.serving import add_metrics, application, listen, serving, url_of
 
 DEFAULT_METRICS_PORT = 8470
 
 _LONGEST_PAUSE_S = 366 * 86400.0
-LARGEST_REQUEST_BYTES = 4096
-_SHUTDOWN_TIMEOUT_S = 2.0
 
 Command = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -32,7 +29,7 @@ Command = Callable[[web.Request], Awaitable[web.Response]]
 @contextlib.asynccontextmanager
 async def serve_control(supervisor: Supervisor, path: Path) -> AsyncIterator[None]:
     """Serve commands on the Unix socket at `path`."""
-    app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
+    app = application()
     control = Control(supervisor)
     app.router.add_get("/commits", control.commits)
     app.router.add_get("/status", control.status)
@@ -53,19 +50,14 @@ async def serve_metrics(supervisor: Supervisor, settings: MetricsSettings) -> As
     listener = listen(
         settings.host,
         settings.port,
-        DEFAULT_METRICS_PORT,
-        "/metrics",
-        "--metrics-port, or host and port under [metrics] in peer.toml",
+        what="/metrics",
+        choice="--metrics-port, or host and port under [metrics] in peer.toml",
+        default=DEFAULT_METRICS_PORT,
     )
-
-    async def metrics(_request: web.Request) -> web.Response:
-        body = supervisor.metrics.expose(supervisor.status(), supervisor.rss_bytes())
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-
-    app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
-    app.router.add_get("/metrics", metrics)
+    app = application()
+    add_metrics(app, lambda: supervisor.metrics.expose(supervisor.status(), supervisor.rss_bytes()))
     async with serving(app, listener):
-        yield f"{url_of(listener)}metrics"
+        yield f"{url_of(listener)}/metrics"
 
 
 class Control:
@@ -131,30 +123,6 @@ def _pause_seconds(body: Any) -> float | None:
     return float(for_s)
 
 
-def listen(host: str, wanted: int | None, default: int, what: str, choice: str) -> socket.socket:
-    """Return a listener for `what` on the port `wanted`, or on `default`, or on a free one.
-
-    Raises:
-        ConfigurationError: It cannot be had; `choice` is how to choose another.
-    """
-    if wanted is None:
-        with contextlib.suppress(OSError):
-            return _bind(host, default)
-    try:
-        return _bind(host, wanted or 0)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{what} cannot be served on {host} port {wanted or 'any'}: "
-            f"{error.strerror or error}; choose another address with {choice}"
-        ) from error
-
-
-def url_of(listener: socket.socket) -> str:
-    """Return the address of what a TCP listener serves."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
 @contextlib.contextmanager
 def _unix_listener(path: Path) -> Iterator[socket.socket]:
     path.unlink(missing_ok=True)  # a killed daemon leaves its own behind
@@ -166,21 +134,3 @@ def _unix_listener(path: Path) -> Iterator[socket.socket]:
             yield listener
         finally:
             path.unlink(missing_ok=True)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family)
-
-
-@contextlib.asynccontextmanager
-async def serving(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve `app` on `listener`, and close both in the end."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
-        yield
-    finally:
-        await runner.cleanup()
-        listener.close()

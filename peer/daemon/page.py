@@ -13,10 +13,11 @@ from aiohttp import web
 from peer.config.home import Home
 from peer.config.settings import PageSettings
 from peer.daemon.ancestry import Ancestry
-from peer.daemon.control import LARGEST_REQUEST_BYTES, Control, listen, serving, url_of
+from peer.daemon.control import Control
 from peer.daemon.supervisor import Supervisor
 from peer.observe.page.key import load_or_create_key
 from peer.observe.page.site import Guard, add_files, add_view
+from peer.observe.serving import application, listen, serving, url_of
 
 DEFAULT_PAGE_PORT = 8460
 
@@ -38,15 +39,19 @@ async def serve_page(
         yield None
         return
     guard = Guard(key=load_or_create_key(home.page_key_path))
-    choice = "--page-port, or port under [page] in peer.toml"
-    listener = listen(_HOST, settings.port, DEFAULT_PAGE_PORT, "the page", choice)
+    listener = listen(
+        _HOST,
+        settings.port,
+        what="the page",
+        choice="--page-port, or port under [page] in peer.toml",
+        default=DEFAULT_PAGE_PORT,
+    )
     async with serving(_application(supervisor, home, guard), listener):
-        yield f"{url_of(listener)}#{guard.key}"
+        yield f"{url_of(listener)}/#{guard.key}"
 
 
 def _application(supervisor: Supervisor, home: Home, guard: Guard) -> web.Application:
-    app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
-    view, control = _View(supervisor, home), Control(supervisor)
+    app, view, control = application(), _View(supervisor, home), Control(supervisor)
     add_files(app, guard, "peer.html")
     add_view(app, guard, "/view", view.now)
     for name, command in control.commands.items():

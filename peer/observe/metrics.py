@@ -40,7 +40,6 @@ from peer.events import (
     WorkRepeated,
 )
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROUND_PHASES = ("gather", "matchmaking", "transfer", "reduce", "certify", "outer_step")
 DECISIONS = ("accept", "inconclusive", "reject")
 SURVIVED_PARTS = ("senses", "status")

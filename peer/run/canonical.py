@@ -5,6 +5,7 @@ a number without a fraction is spelled as an integer, so that `1` and `1.0` are 
 they stand (in the spirit of RFC 8785, without its JavaScript spelling of exponents).
 """
 
+import base64
 import hashlib
 import json
 import math
@@ -25,6 +26,20 @@ def canonical(value: object) -> bytes:
     """
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode()
+
+
+def to_base64(data: bytes) -> str:
+    """Return `data` in base64."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def from_base64(text: str) -> bytes:
+    """Return what `text` says in base64; nothing if it is not the one spelling of it."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+    return data if to_base64(data) == text else b""
 
 
 def _plain(value: object) -> object:

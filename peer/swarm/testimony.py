@@ -5,7 +5,6 @@ seed. Tickets, commits, reveals and assents bear a signature of their own beside
 they live on as evidence inside a verdict, which is a blob.
 """
 
-import base64
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, ClassVar, Protocol, Self
@@ -13,7 +12,7 @@ from typing import Annotated, ClassVar, Protocol, Self
 from pydantic import Field
 
 from peer import identity
-from peer.run.canonical import canonical
+from peer.run.canonical import canonical, from_base64, to_base64
 from peer.run.manifest import Finite, Hash, Word
 from peer.swarm.bodies import RecordBody
 
@@ -74,12 +73,12 @@ class Signed(RecordBody):
 
     def is_good(self, verify: Verify = identity.verify) -> bool:
         """Return whether the signature is the peer's."""
-        return verify(decode(self.public_key), decode(self.signature), self.statement())
+        return verify(from_base64(self.public_key), from_base64(self.signature), self.statement())
 
     def signed_by(self, signer: Signer) -> Self:
         """Return this with the key and the signature of `signer`."""
-        own = self.model_copy(update={"public_key": encode(signer.public_key)})
-        return own.model_copy(update={"signature": encode(signer.sign(own.statement()))})
+        own = self.model_copy(update={"public_key": to_base64(signer.public_key)})
+        return own.model_copy(update={"signature": to_base64(signer.sign(own.statement()))})
 
 
 class Ticket(Signed):
@@ -170,18 +169,4 @@ def assent_statement(judgement: str) -> bytes:
 @lru_cache(maxsize=4096)
 def peer_of(public_key: str) -> str:
     """Return the peer id of a key in base64."""
-    return identity.peer_id_of(decode(public_key))
-
-
-def encode(data: bytes) -> str:
-    """Return `data` in base64."""
-    return base64.b64encode(data).decode("ascii")
-
-
-def decode(text: str) -> bytes:
-    """Return what `text` says in base64; nothing if it is not the one spelling of it."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        return b""
-    return data if encode(data) == text else b""
+    return identity.peer_id_of(from_base64(public_key))

@@ -5,7 +5,6 @@ of more than half of the group are a certificate. Everything here is pure; keys 
 come in as values.
 """
 
-import base64
 import dataclasses
 import hashlib
 import json
@@ -17,7 +16,7 @@ from pydantic import Field, TypeAdapter
 
 from peer.errors import MisbehavedError
 from peer.identity import Identity, peer_id_of, verify
-from peer.run.canonical import canonical
+from peer.run.canonical import canonical, from_base64, to_base64
 from peer.run.manifest import Finite
 from peer.swarm.wire import Body
 
@@ -95,12 +94,12 @@ class PartDigest:
     @cached_property
     def reducer(self) -> str:
         """The peer id of the reducer, derived from its key."""
-        return peer_id_of(_bytes(self.public_key))
+        return peer_id_of(from_base64(self.public_key))
 
     def problem(self, group: str) -> str | None:
         """Return why this is no reducer's word in the group of that name, or None."""
         body = part_statement(group, self.elements, self.digest, self.square_sum, self.refused)
-        if not verify(_bytes(self.public_key), _bytes(self.signature), body):
+        if not verify(from_base64(self.public_key), from_base64(self.signature), body):
             return "a part is not signed by the reducer that it names"
         return None
 
@@ -173,7 +172,7 @@ class Certificate:
     def signers(self) -> frozenset[str]:
         """The peer ids of those whose signature is good."""
         statement = self.vote.statement()
-        keys = ((_bytes(s.public_key), _bytes(s.signature)) for s in self.signatures)
+        keys = ((from_base64(s.public_key), from_base64(s.signature)) for s in self.signatures)
         return frozenset(
             peer_id_of(key) for key, signature in keys if verify(key, signature, statement)
         )
@@ -245,19 +244,19 @@ def sign_part(
     out = tuple(sorted(refused))
     signature = identity.sign(part_statement(group, elements, digest, square_sum, out))
     return PartDigest(
-        _text(identity.public_key), elements, digest, square_sum, out, _text(signature)
+        to_base64(identity.public_key), elements, digest, square_sum, out, to_base64(signature)
     )
 
 
 def sign_vote(identity: Identity, vote: Vote) -> Signature:
     """Return this member's signature under `vote`."""
-    return Signature(_text(identity.public_key), _text(identity.sign(vote.statement())))
+    return Signature(to_base64(identity.public_key), to_base64(identity.sign(vote.statement())))
 
 
 def signer_of(signature: Signature, statement: bytes) -> str | None:
     """Return the peer id of whoever signed `statement`, or None if the signature is not good."""
-    key = _bytes(signature.public_key)
-    return peer_id_of(key) if verify(key, _bytes(signature.signature), statement) else None
+    key = from_base64(signature.public_key)
+    return peer_id_of(key) if verify(key, from_base64(signature.signature), statement) else None
 
 
 def problem(certificate: Certificate) -> str | None:
@@ -292,16 +291,3 @@ def _vote_problem(vote: Vote, members: set[str]) -> str | None:
         return "a part's reducer is not in the group or has two parts"
     name = vote.group_id
     return next((wrong for part in vote.parts if (wrong := part.problem(name))), None)
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _bytes(text: str) -> bytes:
-    """Return what `text` says in base64; nothing if it is not the one spelling of it."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        return b""
-    return data if _text(data) == text else b""

@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Collection, Iterable
 
 from peer import identity
-from peer.run.canonical import canonical
+from peer.run.canonical import canonical, from_base64
 from peer.run.manifest import Hash
 from peer.swarm.bodies import RecordBody
-from peer.swarm.testimony import PROTOCOL, Base64, Signer, Ticket, Verify, decode, peer_of
+from peer.swarm.testimony import PROTOCOL, Base64, Signer, Ticket, Verify, peer_of
 
 
 class DoubleTicket(RecordBody):
@@ -67,7 +67,7 @@ def make(signer: Signer, seed: str) -> Ticket:
 
 def lot(ticket: Ticket) -> str:
     """Return the lot that a ticket draws, in hexadecimal; the lowest sits first."""
-    return hashlib.sha256(b"ctpeer lot\n" + decode(ticket.signature)).hexdigest()
+    return hashlib.sha256(b"ctpeer lot\n" + from_base64(ticket.signature)).hexdigest()
 
 
 def problem(

@@ -265,6 +265,7 @@ def swarm(live=4, branches=1, spread=1):
                 "rounds_failed": 7,
                 "refused": 0,
             },
+            "heldout_baselines": {"unigram": 3.678, "bigram": 2.624},
             "shards": {"count": 40, "claimed": 38, "claims": 61, "by_claims": {"0": 2}},
             "verdicts": {"accept": 4, "inconclusive": 0, "reject": 1},
         },

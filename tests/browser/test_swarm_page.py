@@ -52,6 +52,8 @@ def test_the_swarm_is_shown_with_its_leaderboard_and_verdicts(exporter, open_pag
     assert page.locator("#board tbody tr").count() == 5
     assert page.locator("#verdicts tbody tr").count() == 4
     assert "38 of 40" in page.inner_text("#cover")
+    assert page.inner_text("#heldout-sub") == "unigram 3.68, bigram 2.62"
+    assert "bigram" in page.inner_text("#heldout-chart .legend")
     assert not re.search(r"NaN|undefined|null|\[object", page.inner_text("body"))
     page.wait_for_function(
         """() => {
@@ -60,6 +62,15 @@ def test_the_swarm_is_shown_with_its_leaderboard_and_verdicts(exporter, open_pag
         }"""
     )
     picture(page, "swarm-page")
+
+
+def test_without_the_manifest_the_heldout_curve_stands_alone(exporter, open_page):
+    exporter.body["swarm"]["heldout_baselines"] = {}
+    page = open_page(exporter.url)
+    wait_for_state(page, "training")
+    page.wait_for_selector("#heldout-chart canvas")
+    assert page.inner_text("#heldout-chart .legend") == ""
+    assert page.inner_text("#heldout-sub") == ""
 
 
 def test_a_split_swarm_is_told_of(exporter, open_page):

@@ -1,37 +1,17 @@
-"""Real nodes and entry points on loopback."""
+"""Entry points and sandboxes on loopback."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 SANDBOX = (sys.executable, "-m", "peer", "sandbox", "--json")
-
-
-@pytest.fixture(scope="session")
-def swarm_tools():
-    """Return the module of real nodes: `Nodes`, `RUN`, `peer_body`, `alive`, `wait_until`."""
-    path = Path(__file__).parent / "nodes.py"
-    spec = importlib.util.spec_from_file_location("ctpeer_test_nodes", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def nodes(swarm_tools, tmp_path_factory):
-    """Start real nodes; ended after the module's last test."""
-    house = swarm_tools.Nodes(tmp_path_factory.mktemp("nodes"))
-    yield house
-    house.close()
 
 
 class EntryPoint:

@@ -2,14 +2,12 @@
 
 import itertools
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,31 +16,16 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
 
 from monitoring.findings import MAX_NEWCOMERS
-from peer.clock import SystemClock
-from peer.data import claims
-from peer.data.index import parse_index
 from peer.identity import Identity
-from peer.run.demo import demo_run_path
-from peer.run.directory import RunDirectory
-from peer.run.manifest import dump_manifest
-from peer.swarm.blobs import BlobServer
-from peer.swarm.bodies import ClaimBody, StatusBody
-from peer.swarm.membership import Roster
 from peer.swarm.records import key_of, seal
-from peer.swarm.throttle import Throttle
 from peer.swarm.validator import pack
-from peer.training.certificate import (
-    Base,
-    Certificate,
-    Entry,
-    Vote,
-    group_id,
-    sign_part,
-    sign_vote,
-)
-from peer.training.history import History
-from peer.training.muster import Limits, Muster
-from peer.training.repair import Repair
+
+# Tests are no package: what several modules of them need is found beside this file.
+sys.path.append(str(Path(__file__).parent))
+
+from monitored import EPOCHS, METRICS, start_monitor, status, swarm
+
+__all__ = ["start_monitor", "swarm"]
 
 LIGHT = """
 import json, sys
@@ -52,138 +35,50 @@ import monitoring.service, torch
 print(json.dumps([started, "transformers" in sys.modules, torch.cuda.is_initialized()]))
 """
 JUNK = 1000
-EPOCHS = 7
-METRICS = "127.0.0.1:18470"
 PAGES = ("/metrics", "/sd", "/swarm", "/leaderboard", "/verdicts", "/healthz")
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def root(epoch):
-    return f"{epoch:064x}"
-
-
-class Swarm:
-    """Two real nodes that serve what peers serve, with certificates of both, and an attacker."""
-
-    def __init__(self, nodes):
-        self.nodes = nodes
-        self.run = RunDirectory.open(demo_run_path())
-        self.run_id = self.run.run_id
-        self.one = nodes.start("monitored-one")
-        self.two = nodes.start("monitored-two", self.one)
-        self.peers = (self.one, self.two)
-        self.index = parse_index(self.run.read_blob(self.run.manifest.data.index), "the index")
-        row = [self.certified(epoch) for epoch in range(EPOCHS)]
-        for node in self.peers:
-            nodes.do(self.serve(node, row))
-        self.speak()
-
-    def certified(self, epoch):
-        base = Base(self.run_id, 0, epoch, root(epoch))
-        both = [node.identity for node in self.peers]
-        entries = tuple(Entry(p.peer_id, root(epoch), 100, 0) for p in both)
-        part = sign_part(both[0], group_id(base, entries), b"average", 3, 1.0)
-        vote = Vote(base, entries, (part,))
-        return Certificate(vote, tuple(sign_vote(p, vote) for p in both))
-
-    async def serve(self, node, row):
-        muster = Muster(
-            node.identity,
-            node.transport,
-            self.run_id,
-            Roster(node.peer_id),
-            Limits(max_weight=32, target=16),
-            SystemClock(),
-            lambda _event: None,
-        )
-        history = History()
-        history.replace(row)
-        await Repair(muster, history, ()).start()
-
-        async def find(hash_):
-            return self.run.find_blob(hash_)
-
-        manifest = (dump_manifest(self.run.manifest), self.run.signatures())
-        throttle = Throttle(1 << 30)
-        await BlobServer(node.transport, self.run_id, find, manifest, throttle).start()
-
-    def speak(self):
-        """Have both peers put their records, as they do again and again; one opted in."""
-        for node in self.peers:
-            names = [shard.name for shard in self.index.split("train")[:5]]
-            told = claims.encode(node.peer_id, self.index, names)
-            metrics = METRICS if node is self.one else None
-            for kind, body in (
-                ("peer", self.here(node)),
-                ("status", status(metrics=metrics)),
-                ("claim", ClaimBody(shards=told)),
-            ):
-                assert self.nodes.do(node.dht.put(self.run_id, kind, body, 110.0))
-
-    def here(self, node, **changed):
-        return self.nodes.peer_body(
-            **{"addresses": node.addresses, "epoch": EPOCHS, "now_s": time.time()} | changed
-        )
-
-    def flood(self, attacker):
-        """Put records of a thousand fresh keys, and keep a thousand more that are forged."""
-        identities = list(itertools.islice(fresh_identities(), JUNK))
-        for kind in ("peer", "status"):
-            good, bad = [], DictionaryDHTValue()
-            key, expires_s = DHTID.generate(key_of(self.run_id, kind)), time.time() + 110
-            for identity in identities:
-                body = (
-                    self.here(self.one, epoch=10**9, version="6.6.6")
-                    if kind == "peer"
-                    else status(
-                        tokens_per_s=1e12,
-                        loss_nats=-1e6,
-                        epoch=EPOCHS - 1,
-                        root="6" * 16,
-                        metrics=METRICS,
-                    )
+def flood(swarm, attacker):
+    """Put records of a thousand fresh keys, and keep a thousand more that are forged."""
+    identities = list(itertools.islice(fresh_identities(), JUNK))
+    for kind in ("peer", "status"):
+        good, bad = [], DictionaryDHTValue()
+        key, expires_s = DHTID.generate(key_of(swarm.run_id, kind)), time.time() + 110
+        for identity in identities:
+            body = (
+                swarm.here(swarm.one, epoch=10**9, version="6.6.6")
+                if kind == "peer"
+                else status(
+                    tokens_per_s=1e12,
+                    loss_nats=-1e6,
+                    epoch=EPOCHS - 1,
+                    root="6" * 16,
+                    metrics=METRICS,
                 )
-                data = seal(identity, self.run_id, kind, 2**52, expires_s, body)
-                good.append((identity.peer_id, pack(data)))
-                forged = data.replace(b'"client":false', b'"client":true')
-                forged = forged.replace(b'"failed":1', b'"failed":2')
-                bad.store(identity.peer_id, pack(forged), expires_s)
-                if len(good) % 2:
-                    bad.store(self.one.peer_id + str(len(good)), pack(data), expires_s)
-            bad.maxsize = 10_000
-            attacker.protocol.storage.store(key, bad, expires_s)
-            for node in self.peers:
-                target = attacker.p2p.peer_id.from_base58(node.peer_id)
-                for batch in batches(good, 50):
-                    subkeys, values = map(list, zip(*batch, strict=True))
-                    store = attacker.protocol.call_store(
-                        target, [key] * len(batch), values, [expires_s] * len(batch), subkeys
-                    )
-                    assert all(self.nodes.do(store)), "honest nodes take what is signed"
+            )
+            data = seal(identity, swarm.run_id, kind, 2**52, expires_s, body)
+            good.append((identity.peer_id, pack(data)))
+            forged = data.replace(b'"client":false', b'"client":true')
+            forged = forged.replace(b'"failed":1', b'"failed":2')
+            bad.store(identity.peer_id, pack(forged), expires_s)
+            if len(good) % 2:
+                bad.store(swarm.one.peer_id + str(len(good)), pack(data), expires_s)
+        bad.maxsize = 10_000
+        attacker.protocol.storage.store(key, bad, expires_s)
+        for node in swarm.peers:
+            target = attacker.p2p.peer_id.from_base58(node.peer_id)
+            for batch in batches(good, 50):
+                subkeys, values = map(list, zip(*batch, strict=True))
+                store = attacker.protocol.call_store(
+                    target, [key] * len(batch), values, [expires_s] * len(batch), subkeys
+                )
+                assert all(swarm.nodes.do(store)), "honest nodes take what is signed"
 
 
 def batches(items, size):
     return [items[at : at + size] for at in range(0, len(items), size)]
-
-
-def status(**changed):
-    fields = {
-        "phase": "training",
-        "device": "cpu",
-        "generation": 0,
-        "epoch": EPOCHS - 1,
-        "root": root(EPOCHS - 1)[:16],
-        "group": 2,
-        "tokens_per_s": 1000.0,
-        "loss_nats": 4.0,
-        "heldout": 3.0,
-        "committed": EPOCHS,
-        "failed": 1,
-        "refused": 0,
-        "metrics": None,
-    }
-    return StatusBody(**(fields | changed))
 
 
 def fresh_identities():
@@ -206,67 +101,6 @@ def fresh_identities():
             public_numbers=rsa.RSAPublicNumbers(65537, p * q),
         )
         yield Identity(private.private_key(unsafe_skip_rsa_key_validation=True))
-
-
-class Monitor:
-    """`ctpeer-monitor` as a process of its own."""
-
-    def __init__(self, folder, *arguments):
-        self.log_path = folder / "monitor.log"
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "monitoring", *map(str, arguments)),
-                *("--listen", "127.0.0.1:0", "--interval", "1"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=self.log_path.open("ab"),
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            text=True,
-        )
-        lines = [self.process.stdout.readline() for _ in range(3)]
-        assert lines[2], self.log_path.read_text()
-        self.url = lines[2].removeprefix("metrics: ").strip().removesuffix("/metrics")
-
-    def get(self, page, **headers):
-        request = urllib.request.Request(f"{self.url}{page}", headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.read().decode()
-
-    def scrape(self):
-        pattern = r"^(ctpeer_swarm_[a-z0-9_]+(?:{[^}]*})?) (\S+)$"
-        found = re.findall(pattern, self.get("/metrics"), re.MULTILINE)
-        return {name.removeprefix("ctpeer_swarm_"): float(value) for name, value in found}
-
-    @property
-    def p2pd(self):
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if child.name() == "p2pd"]
-
-    def reap(self):
-        self.process.kill()
-        self.process.wait(10)
-        self.process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def swarm(nodes, swarm_tools):
-    nodes.peer_body = swarm_tools.peer_body
-    return Swarm(nodes)
-
-
-@pytest.fixture(scope="module")
-def start_monitor(tmp_path_factory, swarm):
-    started = []
-
-    def start(*arguments):
-        peers = [part for a in swarm.one.addresses for part in ("--peers", a)]
-        folder = tmp_path_factory.mktemp("monitor")
-        started.append(Monitor(folder, swarm.run_id, *peers, *arguments))
-        return started[-1]
-
-    yield start
-    for monitor in started:
-        monitor.reap()
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +129,8 @@ def test_it_sees_peers_certificates_and_shards(monitor, swarm):
     assert seen['peers_by_state{state="training"}'] == 2
     assert (seen["shards_claimed"], seen["claims"]) == (5, 10)
     assert seen["self_reported_tokens_per_second"] == 2000
+    baselines = json.loads(monitor.get("/swarm"))["heldout_baselines"]
+    assert baselines == swarm.run.manifest.evaluation.baselines
     board = json.loads(monitor.get("/leaderboard"))
     assert {p["peer_id"]: p["loss_terms"] for p in board["peers"]} == {
         node.peer_id: 100 * EPOCHS for node in swarm.peers
@@ -348,7 +184,7 @@ def test_in_a_flood_of_junk_it_answers_at_once_with_the_real_peers_right(
     swarm_tools.wait_until(lambda: monitor.scrape()["self_reported_tokens_per_second"] == 2000, 30)
     calm = monitor.scrape()
     attacker = nodes.raw(swarm.one)
-    swarm.flood(attacker)
+    flood(swarm, attacker)
     swarm.speak()
     longest_s, newcomers, refused = 0.0, 0.0, 0.0
     deadline_s = time.monotonic() + 30
@@ -415,4 +251,4 @@ def test_a_taken_port_is_one_clear_sentence(monitor, swarm):
     peers = ["--peers", swarm.one.addresses[0]]
     done = subprocess.run([*command, *peers], capture_output=True, text=True, timeout=60)
     assert done.returncode == 78
-    assert done.stderr.splitlines()[-1].endswith("choose another with --listen")
+    assert done.stderr.splitlines()[-1].endswith("choose another address with --listen")

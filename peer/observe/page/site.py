@@ -6,16 +6,19 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from importlib import resources
+from pathlib import PurePath
 from typing import Any
 
 from aiohttp import web
 
+from peer.observe.page.front import assemble
 from peer.observe.page.guard import HEADERS, refuse_host, refuse_key, refuse_origin
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Provide = Callable[[], Awaitable[Mapping[str, Any]]]
 """Returns what a page shows, as JSON has it."""
 
+_FRAME = "frame.html"
 _TYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -75,15 +78,20 @@ class Guard:
 
 
 def load_assets() -> dict[str, Asset]:
-    """Return the pages' files by name."""
-    assets = {}
-    for file in (resources.files(__package__) / "assets").iterdir():
-        suffix = "." + file.name.rpartition(".")[2]
-        if suffix in _TYPES:
-            body = file.read_bytes()
-            tag = hashlib.sha256(body).hexdigest()[:32]
-            assets[file.name] = Asset(body, _TYPES[suffix], tag)
-    return assets
+    """Return the pages' files by name; of HTML, the whole pages."""
+    folder = resources.files(__package__) / "assets"
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    scripts = {name: body.decode() for name, body in files.items() if name.endswith(".js")}
+    frame = files.pop(_FRAME).decode()
+    for name, body in files.items():
+        if name.endswith(".html"):
+            script = f"{name.removesuffix('.html')}.js"
+            files[name] = assemble(frame, body.decode(), script, scripts).encode()
+    return {
+        name: Asset(body, _TYPES[suffix], hashlib.sha256(body).hexdigest()[:32])
+        for name, body in files.items()
+        if (suffix := PurePath(name).suffix) in _TYPES
+    }
 
 
 def add_files(app: web.Application, guard: Guard, front: str) -> None:

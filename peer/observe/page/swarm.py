@@ -6,6 +6,7 @@ be asked is for the application to say that it is added to.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -30,27 +31,35 @@ class SwarmCurves:
     def __init__(self) -> None:
         self.curves = {"loss": Curve(), "heldout": Curve(), "live": Curve()}
         self._at = (-1, -1)
+        self._values: dict[str, float] = {}
 
     def take(self, swarm: Mapping[str, Any]) -> None:
-        """Take in what /swarm answers with; a new generation takes the curves back."""
+        """Take in what /swarm answers with; a new generation takes the curves back.
+
+        Certificates are there before the peers' word on their epoch is: of each epoch the last
+        word counts.
+        """
         at = (swarm["generation"], swarm["epoch"])
-        if at == self._at:
-            return
-        self._at = at
+        if at != self._at:
+            for name, value in self._values.items():
+                self.curves[name].add(self._at[1], value)
+            for curve in self.curves.values():
+                curve.back_to(swarm["epoch"] - 1)
+            self._at = at
         told = swarm["self_reported"]
         values = {
             "loss": told["loss_nats"],
             "heldout": told["heldout"],
             "live": swarm["peers"]["live"],
         }
-        for name, curve in self.curves.items():
-            curve.back_to(swarm["epoch"] - 1)
-            if (value := values[name]) is not None:
-                curve.add(swarm["epoch"], value)
+        self._values = {n: v for n, v in values.items() if v is not None and math.isfinite(v)}
 
     def shown(self) -> dict[str, Any]:
-        """Return every curve's points as `[epoch, value]`."""
-        return {name: curve.shown() for name, curve in self.curves.items()}
+        """Return every curve's points as `[epoch, value]`, the epoch at hand included."""
+        shown = {name: curve.shown() for name, curve in self.curves.items()}
+        for name, value in self._values.items():
+            shown[name].append([self._at[1], value])
+        return shown
 
 
 def add_swarm_page(app: web.Application, look: Look) -> None:

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from peer.identity import peer_id_of
-from peer.swarm.testimony import Ticket, encode
+from peer.run.canonical import to_base64
+from peer.swarm.testimony import Ticket
 from peer.validation.committee import elect
 from peer.validation.ledger import Ledger, Outcome, advance
 from peer.validation.rules import Rules
@@ -19,13 +20,13 @@ RULES = Rules(run_id="fair-run", every_epochs=10, tenure_epochs=50)
 
 
 def key(name):
-    return encode(f"key of {name}".encode())
+    return to_base64(f"key of {name}".encode())
 
 
 def ticket_of(public_key, seed):
     """Return a ticket whose signature is a hash: as unforeseeable here as a real one."""
     signature = hashlib.sha256(f"{public_key} {seed}".encode()).digest()
-    return Ticket(seed=seed, public_key=public_key, signature=encode(signature))
+    return Ticket(seed=seed, public_key=public_key, signature=to_base64(signature))
 
 
 def largest_fair(freedom):

@@ -8,7 +8,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.run.canonical import canonical, manifest_hash, run_id
+from peer.run.canonical import canonical, from_base64, manifest_hash, run_id, to_base64
 from peer.run.manifest import Manifest, parse_manifest
 
 HEAD = {
@@ -242,3 +242,9 @@ def test_true_and_one_are_two_values():
 def test_a_run_id_is_the_name_and_half_the_hash():
     assert run_id(ADAMW) == f"tiny-{manifest_hash(ADAMW)[:32]}"
     assert len(manifest_hash(ADAMW)) == 64
+
+
+def test_base64_has_one_spelling():
+    assert from_base64(to_base64(b"abcd")) == b"abcd"
+    assert from_base64("YWJjZB==") == b""
+    assert from_base64("YWJj\n") == b""

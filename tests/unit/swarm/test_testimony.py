@@ -14,8 +14,6 @@ from peer.swarm.testimony import (
     Assent,
     Good,
     Proposal,
-    decode,
-    encode,
 )
 from peer.validation.score import Losses, Question, make_commit, make_reveal
 from peer.validation.ticket import make
@@ -73,9 +71,3 @@ def test_a_signature_covers_all_that_a_record_says(records):
             value = getattr(record, name)
             other = "ff" * 32 if isinstance(value, str) else type(value)()
             assert not record.model_copy(update={name: other}).is_good()
-
-
-def test_base64_has_one_spelling():
-    assert decode(encode(b"abcd")) == b"abcd"
-    assert decode("YWJjZB==") == b""
-    assert decode("YWJj\n") == b""

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.swarm.testimony import Ticket, encode
+from peer.run.canonical import to_base64
+from peer.swarm.testimony import Ticket
 from peer.training.certificate import Base, Certificate, Entry, PartDigest, Vote
 from peer.validation.committee import (
     Committee,
@@ -26,8 +27,8 @@ SEED = seed_of("tiny-1", 3, 15, first_entropy("tiny-1"))
 def ticket_of(number):
     return Ticket(
         seed=SEED,
-        public_key=encode(b"key %d" % number),
-        signature=encode(b"signature %d" % number),
+        public_key=to_base64(b"key %d" % number),
+        signature=to_base64(b"signature %d" % number),
     )
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.errors import MisbehavedError
-from peer.swarm.testimony import Good, encode
+from peer.run.canonical import to_base64
+from peer.swarm.testimony import Good
 from peer.training.chain import Fork
 from peer.validation.choice import Branch, choose, most_good, most_held, prefer
 from peer.validation.judge import build, follow, problem, verdict_problem
@@ -224,7 +225,7 @@ def test_no_score_at_all_is_inconclusive(rules, genesis, crowd, make_case):
 def test_strangers_with_two_tickets_do_not_fill_the_ledger(rules, genesis, crowd, make_case, sign):
     seed = genesis.ledger.seed(rules.run_id, 5)
     proofs = [
-        DoubleTicket(seed=seed, public_key=encode(key), first="aaaa", second="bbbb")
+        DoubleTicket(seed=seed, public_key=to_base64(key), first="aaaa", second="bbbb")
         for key in (b"stranger", crowd[0].public_key)
     ]
     case = make_case(genesis, crowd, doubles=proofs)

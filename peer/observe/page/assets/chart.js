@@ -4,6 +4,8 @@ import { element, setText } from "./dom.js";
 
 const HEIGHT = 184;
 const HEIGHT_WITHOUT_LEGEND = 204;
+/** Steps of an axis that has no halves: of epochs, and of peers. */
+const WHOLE = Array.from({ length: 10 }, (_, i) => [1, 2, 5].map((n) => n * 10 ** i)).flat();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const charts = new Set();
 
@@ -47,7 +49,7 @@ export class Chart {
     if (this.points.length === 0) return;
     this.plot = new uPlot(this.#options(), this.#data(), this.canvas);
     this.legend.replaceChildren(
-      ...this.levels.map((level, i) => element("span", { class: `level level-${i}` }, level.name)),
+      ...this.levels.flatMap((level, i) => [element("span", { class: `level level-${i}` }, level.name), " "]),
     );
   }
 
@@ -61,7 +63,7 @@ export class Chart {
     const muted = colour("--muted"), grid = { stroke: colour("--grid"), width: 1 };
     const axis = { stroke: muted, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const curve = {
-      stroke: colour("--curve"), width: 1.75, fill: colour("--curve-fill"), points: { show: this.points.length < 2 },
+      stroke: colour("--curve"), width: 1.75, fill: colour("--curve-fill"), points: { show: () => this.points.length < 2 },
       ...(this.steps ? { paths: uPlot.paths.stepped({ align: 1 }) } : {}),
     };
     const level = (i) => ({ stroke: colour(`--level-${i % 3}`), width: 1.25, dash: [5, 4], points: { show: false } });
@@ -73,8 +75,8 @@ export class Chart {
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { x: { time: false }, y: { range: (_, low, high) => this.#range(low, high) } },
       axes: [
-        { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en")) },
-        { ...axis, size: 44, space: 34, incrs: this.steps ? [1, 2, 5, 10, 20, 50, 100] : undefined },
+        { ...axis, size: 26, space: 70, incrs: WHOLE, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en")) },
+        { ...axis, size: 44, space: 34, incrs: this.steps ? WHOLE : undefined },
       ],
       series: [{}, curve, ...this.levels.map((_, i) => level(i))],
       hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },

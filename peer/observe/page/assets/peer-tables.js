@@ -2,10 +2,9 @@
 
 import { byId, setText } from "./dom.js";
 import { Table } from "./table.js";
-import { ago, bytes, count, decimal, shortPeer, shortRoot, spaced, when } from "./words.js";
+import { DECISION_TONES, ago, bytes, count, decimal, shortPeer, shortRoot, spaced, when } from "./words.js";
 
 const PEER_TONES = { "in group": "good", unreachable: "bad", "left out": "bad", behind: "warn" };
-export const DECISION_TONES = { accept: "good", reject: "bad", inconclusive: "warn" };
 
 const groupTable = new Table(byId("last-group"), {
   caption: "Who brought what to the last epoch",

@@ -3,8 +3,9 @@
 import { Chart } from "./chart.js";
 import { byId, setAttribute, setProse, setRows, setText } from "./dom.js";
 import { ask, Feed, Refused } from "./feed.js";
-import { DECISION_TONES, showTables } from "./peer-tables.js";
-import { ago, brief, bytes, count, decimal, duration, plural, shortRoot, spaced } from "./words.js";
+import { showTables } from "./peer-tables.js";
+import { say } from "./state.js";
+import { DECISION_TONES, ago, brief, bytes, count, decimal, duration, plural, shortRoot, spaced } from "./words.js";
 
 const TONES = {
   training: "good", averaging: "good", evaluating: "good", following: "good", holding: "good",
@@ -66,16 +67,6 @@ function showState({ status, paused, quiet_s: quietS }) {
   byId("stop").disabled = ended && status.state !== "finishing";
   if (focused?.closest("[hidden]")) (paused === null ? byId("pause") : byId("resume")).focus();
   if (byId("stop").disabled) closeQuestion();
-}
-
-/** Show the state; who listens is told when it changes, not each time that its reason does. */
-function say(word, reason) {
-  if (byId("state-word").textContent !== word) {
-    setText(byId("announce"), `${word}: ${reason}`);
-    document.title = `${word} – ctpeer`;
-  }
-  setText(byId("state-word"), word);
-  setProse(byId("state-reason"), reason);
 }
 
 function showFacts(status) {

@@ -1,14 +1,14 @@
 // The page of a whole swarm: asks its exporter every few seconds. It commands nothing.
 
 import { Chart } from "./chart.js";
-import { byId, setAttribute, setProse, setRows, setText } from "./dom.js";
+import { byId, setAttribute, setRows, setText } from "./dom.js";
 import { ask, Feed, Refused } from "./feed.js";
+import { say } from "./state.js";
 import { Table } from "./table.js";
-import { ago, brief, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
+import { DECISION_TONES, ago, brief, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
 
 const INTERVAL_MS = 3000;
 const AT_WORK = ["training", "averaging", "evaluating", "silent"];
-const DECISION_TONES = { accept: "good", reject: "bad", inconclusive: "warn" };
 
 const lossChart = new Chart(byId("loss-chart"), { unit: "nats", digits: 3, empty: "No peer has told of a loss yet." });
 const heldoutChart = new Chart(byId("heldout-chart"), { unit: "", digits: 3, empty: "No peer has told of a score yet." });
@@ -70,10 +70,10 @@ function show({ words, swarm, leaderboard, verdicts, curves }) {
   say(word, reason);
   showFacts(swarm, verdicts);
   lossChart.update(curves.loss);
-  heldoutChart.update(curves.heldout);
+  heldoutChart.update(curves.heldout, baselines(swarm));
   liveChart.update(curves.live);
-  setRows(byId("states"), Object.entries(swarm.peers.by_state).filter(([, n]) => n).map(([state, n]) => [spaced(state), count(n)]));
-  setRows(byId("rounds"), roundRows(swarm));
+  setRows(byId("states"), stateRows(swarm));
+  setRows(byId("since"), totalRows(swarm));
   const builds = { ...swarm.peers.by_version, ...swarm.peers.by_device };
   setRows(byId("builds"), Object.entries(builds).filter(([, n]) => n).map(([name, n]) => [name, plural(n, "peer")]));
   board.update(leaderboard.peers.map((row) => ({ ...row, told: row.self_reported ?? {} })));
@@ -92,13 +92,9 @@ function judge(swarm, words) {
   return busy ? ["good", "training", at] : ["quiet", "resting", `${at}; none of them is at work`];
 }
 
-function say(word, reason) {
-  if (byId("state-word").textContent !== word) {
-    setText(byId("announce"), `${word}: ${reason}`);
-    document.title = `${word} – ctpeer swarm`;
-  }
-  setText(byId("state-word"), word);
-  setProse(byId("state-reason"), reason);
+/** What simple models reach on the held-out data: agreed on by the run, not told by peers. */
+function baselines(swarm) {
+  return Object.entries(swarm.heldout_baselines).map(([name, value]) => ({ name, value }));
 }
 
 function showFacts(swarm, verdicts) {
@@ -108,21 +104,31 @@ function showFacts(swarm, verdicts) {
   setText(byId("live"), `${count(peers.live)} live`);
   setText(byId("live-sub"), peers.newcomers ? `and ${plural(peers.newcomers, "newcomer")}` : "no newcomers");
   setText(byId("speed"), count(told.tokens_per_second));
-  setText(byId("speed-sub"), `tokens/s; ${brief(swarm.loss_terms)} loss terms seen`);
+  setText(byId("speed-sub"), "tokens/s in all");
   setText(byId("loss"), told.loss_nats === null ? "–" : `${decimal(told.loss_nats)} nats`);
+  setText(byId("heldout"), decimal(told.heldout));
+  setText(byId("heldout-sub"), baselines(swarm).map(({ name, value }) => `${name} ${decimal(value, 2)}`).join(", "));
   setText(byId("good"), verdicts.last_good ? `epoch ${count(verdicts.last_good.epoch)}` : "–");
-  setText(byId("good-sub"), shortRoot(verdicts.last_good?.state_root));
+  setText(byId("good-sub"), verdicts.last_good ? shortRoot(verdicts.last_good.state_root) : "nothing is judged yet");
   setText(byId("cover"), shards ? `${count(shards.claimed)} of ${count(shards.count)}` : "–");
   setText(byId("cover-sub"), shards ? "claimed by somebody" : "the index is not here yet");
 }
 
-function roundRows({ self_reported: told, verdicts }) {
+function stateRows({ peers, self_reported: told }) {
   return [
-    ["committed", count(told.rounds_committed)],
-    ["failed", count(told.rounds_failed), told.rounds_failed ? "warn" : null],
-    ["refused input", count(told.refused), told.refused ? "warn" : null],
-    ["group", told.group_peers === null ? null : plural(told.group_peers, "peer")],
-    ...Object.entries(verdicts).map(([decision, n]) => [`verdicts: ${decision}`, count(n), n ? DECISION_TONES[decision] : null]),
+    ...Object.entries(peers.by_state).filter(([, n]) => n).map(([state, n]) => [spaced(state), count(n)]),
+    ["group, as told", told.group_peers === null ? null : plural(told.group_peers, "peer")],
+  ];
+}
+
+function totalRows({ loss_terms: lossTerms, self_reported: told, verdicts }) {
+  return [
+    ["loss terms", count(lossTerms)],
+    ["rounds, as told", count(told.rounds_committed)],
+    ["failed, as told", count(told.rounds_failed), told.rounds_failed ? "warn" : null],
+    ["refused, as told", count(told.refused), told.refused ? "warn" : null],
+    ["verdicts", count(Object.values(verdicts).reduce((sum, n) => sum + n, 0))],
+    ...Object.entries(verdicts).filter(([, n]) => n).map(([decision, n]) => [`· ${decision}`, count(n), DECISION_TONES[decision]]),
   ];
 }
 

@@ -5,6 +5,8 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 const moment = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
 export const NONE = "–";
+/** How a verdict is to be taken. */
+export const DECISION_TONES = { accept: "good", reject: "bad", inconclusive: "warn" };
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
