@@ -110,8 +110,9 @@ def _plain(found: Mapping[str, Any]) -> str:
 
 def _version(found: Mapping[str, Any]) -> str | None:
     """Return in words which version runs, and how the installed one comes to, if it is another."""
-    running, installed = found["version_running"], found["version"]
-    if running in (None, installed):
+    running: str | None = found["version_running"]
+    installed = found["version"]
+    if running is None or running == installed:
         return running
     again = f"ctpeer service install{' --user' if found['user'] else ''} --now"
     return f"{running} runs, but this ctpeer is {installed}; `{again}` restarts it as this one"
