@@ -157,7 +157,7 @@ def _ports(fact: facts.Ports) -> _Judged:
         if problem is not None:
             fix = "end that program, or choose another with --listen or --metrics-port"
             return Level.BAD, problem, fix
-    where = ", ".join(fact.problems)
+    where = ", ".join(f"{at} (any port)" if at.endswith("/tcp/0") else at for at in fact.problems)
     return _ok(f"{where}: held by the daemon" if fact.daemon_runs else f"{where}: free")
 
 

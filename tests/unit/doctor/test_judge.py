@@ -152,5 +152,10 @@ def test_what_only_looks_wrong_is_in_order(check, changes):
     assert finding(check, **changes).level is Level.OK
 
 
+def test_a_port_that_is_any_free_one_is_said_to_be():
+    found = finding("ports", problems={"/ip4/0.0.0.0/tcp/0": None})
+    assert found.found == "/ip4/0.0.0.0/tcp/0 (any port): free"
+
+
 def test_every_check_is_judged_by_a_fact_of_these_tests():
     assert set(GOOD) == set(CHECKS)
