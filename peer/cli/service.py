@@ -31,24 +31,28 @@ def service() -> None:
 @service.command()
 @_unit_argument
 @_user_option
-@click.option("--now", is_flag=True, help="Start it, too, and wait until it is ready.")
+@click.option(
+    "--now", is_flag=True, help="Start it, too, anew if it runs, and wait until it is ready."
+)
 @click.option(
     "--run", metavar="INVITE|MANIFEST", help="What to train; else what ran last, or the demo."
 )
 def install(*, unit: str, user: bool, now: bool, run: str | None) -> None:
     """Have systemd start it at every boot, or with --user at every login.
 
-    Given again, it takes in what a new version brings.
+    Given again with --now, it takes in what a new version brings.
     """
-    from peer.daemon.unit import install, start
+    from peer.daemon.unit import describe, install, restart
 
     chosen = _choose(unit, user=user)
     changed = install(chosen, run)
     click.echo(f"{'installed' if changed else 'already installed'}: {chosen.path}")
     if now:
-        click.echo("starting; ready once the model has loaded", err=True)
-        start(chosen, again=changed)
-        click.echo("running")
+        runs = describe(chosen)["active"]
+        doing = "it runs, and is restarted to take in what is installed now" if runs else "starting"
+        click.echo(f"{doing}; ready once the model has loaded", err=True)
+        restart(chosen)
+        click.echo("restarted, and running" if runs else "running")
     else:
         click.echo(f"start it with `{chosen.systemctl} restart {chosen.name}`")
     click.echo(f"home: {chosen.home_path}")
@@ -100,5 +104,15 @@ def _plain(found: Mapping[str, Any]) -> str:
         state += f"; it ended by {found['result']} with code {found['exit_code']}"
     process = f"{found['pid'] or 'none'}, started again {found['restarts']} times"
     rows = [("unit", installed), ("state", state), ("says", found["says"]), ("process", process)]
-    rows += [("home", found["home"]), ("log", found["journal"])]
+    rows += [("version", _version(found)), ("home", found["home"]), ("log", found["journal"])]
     return "\n".join(f"{label:<12}{text}" for label, text in rows if text)
+
+
+def _version(found: Mapping[str, Any]) -> str | None:
+    """Return in words which version runs, and how the installed one comes to, if it is another."""
+    running: str | None = found["version_running"]
+    installed = found["version"]
+    if running is None or running == installed:
+        return running
+    again = f"ctpeer service install{' --user' if found['user'] else ''} --now"
+    return f"{running} runs, but this ctpeer is {installed}; `{again}` restarts it as this one"

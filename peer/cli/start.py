@@ -116,9 +116,17 @@ def start(  # noqa: PLR0913 one parameter an option
         chosen = choose_run(where, run)
         logging.getLogger(__name__).info("run %s on the home %s", chosen.run_id, where.path)
         supervisor = make_supervisor(where, settings, chosen, max_epochs, hold=hold)
-        view: View | None = _show if live else None
+        view: View | None = None
+        if sys.stdout.isatty():
+            view = _show if live else _tell_page
         code = asyncio.run(serve(supervisor, where, settings, paused=paused, view=view))
     click.get_current_context().exit(code)
+
+
+async def _tell_page(supervisor: "Supervisor") -> None:
+    """Print the page's address with its key on the terminal, and nowhere else."""
+    if supervisor.page_url is not None:
+        click.echo(f"page: {supervisor.page_url}")
 
 
 async def _show(supervisor: "Supervisor") -> None:

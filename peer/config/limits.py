@@ -24,7 +24,8 @@ class LimitSettings(Section):
     """The most that this peer takes; `compute.threads` bounds its cores.
 
     Attributes:
-        memory_mb: Resident memory of the worker and all that it starts.
+        memory_mb: What the worker and all that it starts take of the memory; mapped files, which
+            the kernel takes back when it needs the room, do not count on Linux.
         disk_mb: What lies in the home.
         upload_mb_per_s: All that goes to other peers, measured on the wire.
         download_mb_per_s: All that comes from them.

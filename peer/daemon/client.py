@@ -61,20 +61,19 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _ask(home: Home, method: str, target: str, body: str | None) -> dict[str, Any]:
-    if not home.socket_path.exists():
-        raise _missing(home)
     headers = {"Content-Type": "application/json"} if body is not None else {}
     try:
+        home.socket_path.stat()  # a path that is too long for a socket is missing before that
         with contextlib.closing(_UnixConnection(str(home.socket_path))) as connection:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
-    except (FileNotFoundError, ConnectionRefusedError) as error:
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
         raise _missing(home) from error
     except PermissionError as error:
         raise CtpeerError(
-            f"the daemon on the home {home.path} belongs to somebody else; ask as that user, "
-            "or choose another --home"
+            f"the daemon on the home {home.path} belongs to somebody else; ask as that user or "
+            "with sudo, or choose another --home"
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise CtpeerError(

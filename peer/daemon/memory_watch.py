@@ -1,9 +1,8 @@
 """Watches, from outside, that a worker stays within the memory that the settings allow."""
 
 import asyncio
-import contextlib
 
-import psutil
+from peer.training.footprint import tree_bytes
 
 _OVERSHOOT = 1.05
 """The worker sees to it by itself, but only between two micro-batches."""
@@ -15,7 +14,8 @@ class MemoryWatch:
     """Says when a worker takes too much.
 
     Args:
-        limit_bytes: Resident memory of the worker and all that it started; None does not bound it.
+        limit_bytes: What the worker and all that it started take for themselves; None does not
+            bound it.
     """
 
     def __init__(self, limit_bytes: float | None) -> None:
@@ -35,14 +35,3 @@ class MemoryWatch:
             f"the worker took {taken_bytes / 1e6:,.0f} MB of memory where limits.memory_mb allows "
             f"{self._limit_bytes / 1e6:,.0f}"
         )
-
-
-def tree_bytes(pid: int) -> int:
-    """Return the resident memory of a process and all that it started, in bytes."""
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
-    return total

@@ -7,7 +7,6 @@ the thread says so, and the worker ends to be started again: nothing is repaired
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections import Counter
@@ -38,7 +37,7 @@ from peer.swarm.download import fetch_blob
 from peer.swarm.manifests import fetch_run
 from peer.swarm.membership import Roster, load_known_peers
 from peer.swarm.node import Node, NodeOptions
-from peer.swarm.throttle import Line, Throttle
+from peer.swarm.throttle import Line
 from peer.swarm.validator import EnvelopeValidator
 from peer.training.muster import Limits, Muster
 
@@ -100,9 +99,8 @@ class Network:
         self._endings: list[Callable[[], None]] = []
         self.line = line or Line.of(None, None)
         """Bounds all that goes out and comes in."""
-        whole = self.line.up.bytes_per_s or math.inf
-        self.upload = Throttle(min(settings.upload_bytes_per_s, whole / 2))
-        """Bounds all that goes to peers that fetch files and states: rounds have half the line."""
+        self.upload = self.line.given(settings.upload_bytes_per_s)
+        """Bounds all that goes to peers that fetch files, states and averages."""
         self.muster: Muster
         """Our standing and the others; there once a run was joined."""
 

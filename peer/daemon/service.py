@@ -104,7 +104,9 @@ async def serve(
         supervisor.metrics_url, supervisor.page_url = metrics_url, page_url
         log.info("metrics: %s", metrics_url)
         if page_url is not None:
-            log.info("page: %s", page_url)
+            # Logs are shared; whoever has the key commands.
+            bare, _, _ = page_url.partition("#")
+            log.info("page: %s; `ctpeer status` prints it with its key", bare)
         shown = asyncio.create_task(_show(view, supervisor)) if view is not None else None
         try:
             return await supervisor.run(paused=paused)

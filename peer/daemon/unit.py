@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import peer
-from peer.config.home import resolve_home
+from peer import __version__
+from peer.config.home import Home, resolve_home
+from peer.daemon.client import get_status
 from peer.errors import ConfigurationError, CtpeerError, UsageError
 from peer.run.directory import write_atomically
 from peer.run.invite import looks_like_invite
@@ -147,17 +149,13 @@ def install(unit: Unit, run: str | None) -> bool:
     return text != before
 
 
-def start(unit: Unit, *, again: bool) -> None:
-    """Start an installed unit, and wait until it is ready.
-
-    Args:
-        unit: The unit.
-        again: Whether one that runs is started anew.
+def restart(unit: Unit) -> None:
+    """Start an installed unit, anew if it runs, and wait until it is ready.
 
     Raises:
         CtpeerError: It did not start.
     """
-    _systemctl(unit, "restart" if again else "start", unit.file_name, timeout_s=None)
+    _systemctl(unit, "restart", unit.file_name, timeout_s=None)
 
 
 def uninstall(unit: Unit) -> bool:
@@ -186,8 +184,11 @@ def describe(unit: Unit) -> dict[str, Any]:
     names = "ActiveState,SubState,Result,UnitFileState,StatusText,MainPID,NRestarts,ExecMainStatus"
     shown = _systemctl(unit, "show", f"--property={names}", unit.file_name)
     found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    pid = int(found.get("MainPID") or 0) or None
     return {
         "schema": 1,
+        "version": __version__,
+        "version_running": _running_version(unit, pid),
         "unit": unit.file_name,
         "user": unit.user,
         "path": str(unit.path),
@@ -197,12 +198,27 @@ def describe(unit: Unit) -> dict[str, Any]:
         "state": f"{found.get('ActiveState')} ({found.get('SubState')})",
         "result": found.get("Result") or None,
         "says": found.get("StatusText") or None,
-        "pid": int(found.get("MainPID") or 0) or None,
+        "pid": pid,
         "restarts": int(found.get("NRestarts") or 0),
         "exit_code": int(found.get("ExecMainStatus") or 0),
         "home": str(unit.home_path),
         "journal": unit.journal,
     }
+
+
+def _running_version(unit: Unit, pid: int | None) -> str | None:
+    """Return the version of the daemon that runs as `pid`; None where nobody can say it.
+
+    Only a peer has a control socket, which answers its owner and root.
+    """
+    if pid is None or unit.name != "ctpeer":
+        return None
+    try:
+        status = get_status(Home(unit.home_path))
+    except CtpeerError:
+        return None
+    # A daemon that was started by hand on the same home is not the service.
+    return str(status["version"]) if status.get("pid") == pid and "version" in status else None
 
 
 def _check_systemd(unit: Unit) -> None:

@@ -42,6 +42,7 @@ _LIGHT: dict[str, Callable[[Patient], object]] = {
     "disk": measure.disk,
     "shm": measure.shm,
     "ports": measure.ports,
+    "line": measure.line,
     "version": measure.version,
     "daemon": measure.daemon,
 }

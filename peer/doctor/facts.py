@@ -97,6 +97,21 @@ class Ports:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """Why the limits on the line are too low for the run, in words.
+
+    `felt` says so of the daemon's rounds, `serving` of what others fetch; `known` is whether the
+    run's model is here.
+    """
+
+    upload_bytes_per_s: float | None
+    download_bytes_per_s: float | None
+    known: bool
+    serving: str | None
+    felt: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Version:
     """What this peer speaks, and what the run's manifest asks for."""
 

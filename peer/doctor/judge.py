@@ -157,8 +157,17 @@ def _ports(fact: facts.Ports) -> _Judged:
         if problem is not None:
             fix = "end that program, or choose another with --listen or --metrics-port"
             return Level.BAD, problem, fix
-    where = ", ".join(fact.problems)
+    where = ", ".join(f"{at} (any port)" if at.endswith("/tcp/0") else at for at in fact.problems)
     return _ok(f"{where}: held by the daemon" if fact.daemon_runs else f"{where}: free")
+
+
+def _line(fact: facts.Line) -> _Judged:
+    if words := "; ".join((*filter(None, (fact.serving,)), *fact.felt)):
+        return Level.WARN, words, "raise that limit, or join a run that needs less"
+    rates = {"up": fact.upload_bytes_per_s, "down": fact.download_bytes_per_s}
+    allowed = [f"{rate / 1e6:,.2f} MB/s {way}" for way, rate in rates.items() if rate is not None]
+    text = f"limits allow {' and '.join(allowed)}" if allowed else "nothing limits it"
+    return _ok(text if not allowed or fact.known else f"{text}; what the run needs is not known")
 
 
 def _version(fact: facts.Version) -> _Judged:
@@ -260,6 +269,7 @@ CHECKS: dict[str, Callable[[Any], _Judged]] = {
     "disk": _disk,
     "shm": _shm,
     "ports": _ports,
+    "line": _line,
     "version": _version,
     "daemon": _daemon,
     "peers": _peers,

@@ -21,7 +21,10 @@ from peer.doctor.facts import Unknown
 from peer.errors import ConfigurationError
 from peer.run.directory import MANIFEST, RunDirectory
 from peer.swarm.listening import check_listened
+from peer.swarm.throttle import Line
 from peer.swarm.wire import PROTOCOL
+from peer.training.haste import serving_bytes_per_s, serving_complaint
+from peer.training.muster import Limits
 
 _SHM = Path("/dev/shm")  # noqa: S108 it is looked at
 
@@ -89,6 +92,27 @@ def disk(patient: Patient) -> facts.Disk:
         parameter_bytes=patient.parameter_bytes,
         kept=policy.keep + policy.keep_accepted,
         limit_bytes=patient.settings.limits.disk_bytes,
+    )
+
+
+def line(patient: Patient) -> facts.Line:
+    """Return what the limits on the line keep the run from."""
+    limits, size = patient.settings.limits, patient.parameter_bytes
+    up, down = limits.upload_bytes_per_s, limits.download_bytes_per_s
+    found = None
+    if patient.run is not None and size is not None:
+        bounds = Line.of(up, down)
+        given = bounds.given(patient.settings.swarm.upload_bytes_per_s)
+        codec = patient.run.manifest.averaging.codec
+        needed = serving_bytes_per_s(Limits.frame_timeout_s, size // 4, codec)
+        found = serving_complaint(bounds.up.bytes_per_s, given.bytes_per_s, needed)
+    felt = patient.status["limits"]["felt"] if patient.status else {}
+    return facts.Line(
+        upload_bytes_per_s=up,
+        download_bytes_per_s=down,
+        known=size is not None,
+        serving=found[1] if found else None,
+        felt=tuple(words for words in felt.values() if found is None or found[1] not in words),
     )
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import dataclasses
+import math
 
 _BURST_S = 0.25
 """Whoever has been idle may send so many seconds' worth at once."""
 
-_OVERHEAD = 1.05
+OVERHEAD = 1.05
 """What a byte in a frame takes on the wire: headers of TCP and IP at 1,500 bytes a packet, and of
 libp2p's encryption and streams."""
 
@@ -61,7 +62,11 @@ class Line:
     def of(cls, up_bytes_per_s: float | None, down_bytes_per_s: float | None) -> "Line":
         """Return a line of these rates, measured on the wire; None does not bound one."""
         up, down = (
-            Throttle(None if rate is None else rate / _OVERHEAD)
+            Throttle(None if rate is None else rate / OVERHEAD)
             for rate in (up_bytes_per_s, down_bytes_per_s)
         )
         return cls(up, down)
+
+    def given(self, most_bytes_per_s: float) -> Throttle:
+        """Return what bounds all that others fetch: rounds have the other half of the line."""
+        return Throttle(min(most_bytes_per_s, (self.up.bytes_per_s or math.inf) / 2))

@@ -1,12 +1,15 @@
 """The memory that the volunteer allows, as the worker sees it: between any two micro-batches."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
 import psutil
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from peer.training.footprint import own_bytes, resident, started_bytes
+
+_CLEAR = Path("/proc/self/clear_refs")
 _CHILDREN_EVERY_S = 10.0
 
 
@@ -14,11 +17,12 @@ class Allowance:
     """Measures the most memory that this process took, and all that it started, against a limit.
 
     Args:
-        limit_bytes: Resident memory on the host; None does not bound it.
+        limit_bytes: Of the host, without mapped files; None does not bound it.
     """
 
     def __init__(self, limit_bytes: float | None = None) -> None:
         self.limit_bytes = limit_bytes
+        self._mapped_bytes = 0
         self._children_bytes, self._looked_s = 0, float("-inf")
 
     def begin(self) -> None:
@@ -26,12 +30,13 @@ class Allowance:
         if self.limit_bytes is not None:
             with contextlib.suppress(OSError):
                 _CLEAR.write_text("5")
+            self._mapped_bytes = resident(os.getpid()).get("RssFile", 0)
 
     def excess(self) -> str | None:
         """Return in words that what was taken since `begin` is more than allowed, or None."""
         if self.limit_bytes is None:
             return None
-        taken_bytes = _peak_bytes() + self._started_bytes()
+        taken_bytes = self._peak_bytes() + self._started_bytes()
         if taken_bytes <= self.limit_bytes:
             return None
         return (
@@ -39,18 +44,18 @@ class Allowance:
             f"{self.limit_bytes / 1e6:,.0f}"
         )
 
+    def _peak_bytes(self) -> int:
+        """Return the most that this process took for itself since `begin`.
+
+        The kernel keeps the peak of everything, mapped files included. Those are taken as they were
+        at the beginning: what a micro-batch maps counts once. Where the kernel took some of them
+        back meanwhile, it is too little; the next micro-batch, and `MemoryWatch`, see the rest.
+        """
+        now_bytes = own_bytes(psutil.Process())
+        peak_bytes = resident(os.getpid()).get("VmHWM", 0)
+        return max(now_bytes, peak_bytes - self._mapped_bytes)
+
     def _started_bytes(self) -> int:
         if time.monotonic() - self._looked_s > _CHILDREN_EVERY_S:
-            self._looked_s, total = time.monotonic(), 0
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    total += child.memory_info().rss
-            self._children_bytes = total
+            self._looked_s, self._children_bytes = time.monotonic(), started_bytes()
         return self._children_bytes
-
-
-def _peak_bytes() -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return int(psutil.Process().memory_info().rss)

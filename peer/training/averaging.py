@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from peer.errors import MisbehavedError, PeerError
-from peer.events import LimitFelt, Message, PartRefused, RoundFailure
+from peer.events import Message, PartRefused, RoundFailure
 from peer.swarm.throttle import Throttle
 from peer.swarm.wire import Body
 from peer.training.attendance import LOOK_S
@@ -20,8 +20,8 @@ from peer.training.contribution import Contribution
 from peer.training.exchange import Exchange
 from peer.training.follow import Follow, Found
 from peer.training.group import Group, sign_ready
-from peer.training.haste import complaint, needed_bytes_per_s
 from peer.training.leads import Leads
+from peer.training.line_watch import LineWatch
 from peer.training.matchmaking import Matchmaking
 from peer.training.muster import Muster
 from peer.training.reducer import check
@@ -78,12 +78,13 @@ class Averager:
         self._generation: int | None = None
         self._spilling: asyncio.Future[None] | None = None
         self._leads = Leads()
-        self._complaints: dict[str, str | None] = {}
+        self._line = LineWatch(muster, elements, codec_name, upload, emit)
         # A round that was abandoned may still be ending when the next one begins.
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
         """Take part in the others' rounds."""
+        self._line.begin()
         for part in (self._matchmaking, self._exchange, self._ballot, self._follow):
             await part.start()
 
@@ -116,20 +117,6 @@ class Averager:
             return Failed(stage, str(error), keep=True)
         finally:
             self._close()
-
-    def _note_line(self, members: int) -> None:
-        """Say when the volunteer's limits are too low for a group, and when they no longer are."""
-        muster = self._muster
-        needed = needed_bytes_per_s(muster.limits, self._elements, self._codec, members)
-        rates = (muster.line.up.bytes_per_s, muster.line.down.bytes_per_s)
-        for direction, rate, least in zip(("upload", "download"), rates, needed, strict=True):
-            words = complaint(direction, rate, least, members)
-            if words == self._complaints.get(direction):
-                continue
-            self._complaints[direction] = words
-            if words is not None:
-                log.warning("%s", words)
-            self._emit(LimitFelt(limit=f"limits.{direction}_mb_per_s", words=words))
 
     def ahead(self) -> set[str]:
         """Return who claims to be ahead of us, but for those who just could not prove it."""
@@ -203,7 +190,7 @@ class Averager:
         # From here on a certificate may come about: whoever asks for one waits until we know.
         self._running = (base.state_root, loop.create_future())
         matched_s = loop.time()
-        self._note_line(len(group.members))
+        self._line.look(group)
         self._enter(RoundFailure.TRANSFER, "transfer")
         parts = await self._exchange.run(group, contribution.values)
         moved_s = loop.time()

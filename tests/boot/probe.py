@@ -132,10 +132,25 @@ def install_starts_the_service_and_it_becomes_ready():
     assert owner != 0
     again = do(BIN / "ctpeer", "service", "install")
     assert "already installed" in again
+    assert show()["MainPID"] == now["MainPID"]
     asked = json.loads(do(BIN / "ctpeer", "service", "status", "--json"))
     assert asked["active"], asked
     assert asked["enabled"], asked
+    assert asked["version_running"] == asked["version"], asked
     return {"said": said, "epoch": training["epoch"], "status_text": show()["StatusText"]}
+
+
+@step
+def installing_it_again_with_now_restarts_it():
+    before = wait_until(trains_beyond(0), 30, "training")
+    said = do(BIN / "ctpeer", "service", "install", "--now")
+    assert "already installed" in said
+    now = show()
+    assert now["ActiveState"] == "active", now
+    assert int(now["MainPID"]) != before["pid"]
+    assert not Path(f"/proc/{before['pid']}").exists()
+    after = wait_until(trains_beyond(before["epoch"]), 60, "training again")
+    return {"said": said, "before": before["epoch"], "after": after["epoch"]}
 
 
 @step

@@ -1,11 +1,15 @@
 """`ctpeer service` in front of a stand-in for systemctl; tests/boot has the real one."""
 
+import http.server
 import json
+import socketserver
 import sys
+import threading
 
 import pytest
 from click.testing import CliRunner
 
+from peer import __version__
 from peer.cli.main import main
 
 SYSTEMCTL = """#!{python}
@@ -90,11 +94,23 @@ def test_installing_again_changes_nothing(systemd):
     assert systemd.unit.stat().st_ino == before.st_ino
 
 
-def test_with_now_what_changed_is_started_anew_and_what_did_not_is_started(systemd):
-    service("install", "--user", "--now")
+def test_with_now_what_runs_is_restarted_though_its_unit_did_not_change(systemd):
+    service("install", "--user")
+    systemd.calls()
+    result = service("install", "--user", "--now")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("already installed")
+    assert "it runs, and is restarted to take in what is installed now" in result.stderr
+    assert "\nrestarted, and running\n" in result.stdout
     assert systemd.calls()[-1] == "restart ctpeer.service"
-    service("install", "--user", "--now")
-    assert systemd.calls()[-1] == "start ctpeer.service"
+
+
+def test_with_now_what_does_not_run_is_started(systemd):
+    systemd.show(FAILED)
+    result = service("install", "--user", "--now")
+    assert result.stderr.startswith("starting;")
+    assert "\nrunning\n" in result.stdout
+    assert systemd.calls()[-1] == "restart ctpeer.service"
 
 
 def test_a_run_that_was_given_is_kept_by_later_installs(systemd):
@@ -137,6 +153,55 @@ def test_the_status_of_what_failed_says_with_which_code_and_exits_with_3(systemd
     assert result.exit_code == 3
     assert "failed (failed), not enabled; it ended by exit-code with code 78" in result.stdout
     assert "not installed; see `ctpeer service install`" in result.stdout
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """Have a control socket in the home answer with a status."""
+    home, listening = tmp_path / "home", []
+
+    def answer_with(status):
+        class Answer(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(status).encode())
+
+            def log_message(self, *_arguments):
+                """Keep quiet: a client of a Unix socket has no address."""
+
+        home.mkdir()
+        server = socketserver.UnixStreamServer(str(home / "control.sock"), Answer)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        listening.append((server, thread))
+
+    yield answer_with
+    for server, thread in listening:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_status_of_a_daemon_of_another_version_says_how_to_take_this_one_in(systemd, daemon):
+    daemon({"pid": 42, "version": "0.0.9"})
+    said = service("status", "--user").stdout
+    assert f"version     0.0.9 runs, but this ctpeer is {__version__}; " in said
+    assert "`ctpeer service install --user --now` restarts it" in said
+    found = json.loads(service("status", "--user", "--json").stdout)
+    assert (found["version_running"], found["version"]) == ("0.0.9", __version__)
+
+
+def test_the_status_of_a_daemon_of_this_version_says_just_that(systemd, daemon):
+    daemon({"pid": 42, "version": __version__})
+    assert f"version     {__version__}\n" in service("status", "--user").stdout
+
+
+def test_a_daemon_that_somebody_started_by_hand_is_not_the_service(systemd, daemon):
+    daemon({"pid": 43, "version": "0.0.9"})
+    result = service("status", "--user")
+    assert "version" not in result.stdout
+    assert json.loads(service("status", "--user", "--json").stdout)["version_running"] is None
 
 
 @pytest.mark.parametrize("verb", ["daemon-reload", "enable", "restart"])

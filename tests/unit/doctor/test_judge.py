@@ -30,6 +30,9 @@ GOOD = {
     ),
     "shm": facts.SharedMemory(free_bytes=64 * MB, writable=True),
     "ports": facts.Ports(problems={"/ip4/0.0.0.0/tcp/31337": None}, daemon_runs=False),
+    "line": facts.Line(
+        upload_bytes_per_s=1e6, download_bytes_per_s=None, known=True, serving=None, felt=()
+    ),
     "version": facts.Version(ctpeer="1", protocol=1, run="r", run_protocol=1, problem=None),
     "daemon": facts.Daemon(state="training", reason="gathering", restarts=0),
     "peers": facts.Peers(problems={"a": None, "b": None}, named=frozenset("a")),
@@ -101,6 +104,8 @@ WORRYING = [
     ("disk", {"free_bytes": 5 * GB}, "are to be kept|to be kept", "checkpoint.keep"),
     ("shm", {"free_bytes": None}, "not there", "shm-size"),
     ("shm", {"free_bytes": MB}, "1 MB", "shm-size"),
+    ("line", {"serving": "an upload limit is too low"}, "too low", "raise that limit"),
+    ("line", {"felt": ("too low for a group of 4",)}, "group of 4", "needs less"),
     ("daemon", {"state": "restarting"}, "restarting", "logs"),
     ("daemon", {"restarts": 3}, "3 restarts", "logs"),
     ("peers", {"problems": {"a": "refused", "b": None}}, "1 of 2", "swarm.peers"),
@@ -136,6 +141,8 @@ def test_what_may_be_mended_is_a_warning_and_says_how(check, changes, words, fix
         ("memory", {"parameter_bytes": None, "total_bytes": GB}),
         ("peers", {"problems": {"a": None, "b": "refused"}}),  # b was met before, and went
         ("clock", {"ahead_s": {"A": 0.0, "B": 0.1, "C": 3600.0}}),  # theirs is wrong
+        ("line", {"known": False}),
+        ("line", {"upload_bytes_per_s": None}),
         ("daemon", {"state": None}),
         ("dial_back", {"client": True, "reached": None}),
         ("bandwidth", {"up_bytes_per_s": None}),
@@ -143,6 +150,11 @@ def test_what_may_be_mended_is_a_warning_and_says_how(check, changes, words, fix
 )
 def test_what_only_looks_wrong_is_in_order(check, changes):
     assert finding(check, **changes).level is Level.OK
+
+
+def test_a_port_that_is_any_free_one_is_said_to_be():
+    found = finding("ports", problems={"/ip4/0.0.0.0/tcp/0": None})
+    assert found.found == "/ip4/0.0.0.0/tcp/0 (any port): free"
 
 
 def test_every_check_is_judged_by_a_fact_of_these_tests():

@@ -15,6 +15,8 @@ from peer.doctor.facts import Unknown
 from peer.doctor.judge import Level, judge
 from peer.doctor.measure import Patient
 from peer.identity import Identity
+from peer.run.demo import demo_run_path
+from peer.run.directory import RunDirectory
 
 
 @pytest.fixture
@@ -130,6 +132,33 @@ def small_disk(tmp_path):
 def test_a_disk_that_is_nearly_full_is_found(small_disk):
     found = level("disk", measure.disk(patient(Home(small_disk / "home"))))
     assert (found.level, "200 MB is the least" in found.found) == (Level.BAD, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"limits": {"upload_mb_per_s": 0.1}}, Level.WARN),
+        ({"swarm": {"upload_bytes_per_s": 1 << 16}}, Level.WARN),
+        ({"limits": {"upload_mb_per_s": 1.0}}, Level.OK),
+        ({}, Level.OK),
+    ],
+    ids=str,
+)
+def test_a_limit_on_the_line_that_serves_nobody_is_found_before_a_start(home, settings, expected):
+    run = RunDirectory.open(demo_run_path())
+    found = level("line", measure.line(patient(home, settings=settings, run=run)))
+    assert (found.level, "serving averages" in found.found) == (expected, expected is Level.WARN)
+
+
+def test_what_the_daemon_says_of_the_line_is_said_once(home):
+    run = RunDirectory.open(demo_run_path())
+    settings = {"limits": {"upload_mb_per_s": 0.1}}
+    serving = measure.line(patient(home, settings=settings, run=run)).serving
+    felt = {"limits.upload_mb_per_s": serving, "limits.download_mb_per_s": "too low for 4"}
+    fact = measure.line(
+        patient(home, settings=settings, run=run, status={"limits": {"felt": felt}})
+    )
+    assert (fact.serving, fact.felt) == (serving, ("too low for 4",))
 
 
 def test_a_home_above_its_own_limit_is_found(home):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from peer.clock import FakeClock
-from peer.errors import DeclinedError, UnreachableError
+from peer.errors import DeclinedError, StalledError, UnreachableError
 from peer.swarm.membership import Roster
-from peer.swarm.throttle import Throttle
+from peer.swarm.throttle import OVERHEAD, Line, Throttle
 from peer.swarm.wire import call, scoped
 from peer.training.averages import AverageLog
 from peer.training.certificate import Base
 from peer.training.contribution import Contribution
 from peer.training.follow import Follow
+from peer.training.haste import serving_bytes_per_s
 from peer.training.muster import Limits, Muster
 from peer.training.round import average_alone
 
@@ -59,6 +60,39 @@ def serve(made, identities, swarm, tmp_path):
         return follow
 
     return start
+
+
+@pytest.mark.parametrize(("part_of_needed", "comes"), [(1.02, True), (0.8, False)])
+def test_an_average_comes_with_the_rate_that_serving_needs_and_not_with_less(
+    sim, swarm, identities, tmp_path, part_of_needed, comes
+):
+    values = np.ones(1 << 18, np.float32)
+    made = average_alone(identities[0], "none", BASE, Contribution("c", values, 16, 1, 1, 0.0))
+    limits = Limits(max_weight=32, target=16)
+    needed = serving_bytes_per_s(limits.frame_timeout_s, len(values), "none")
+
+    async def make(name, line):
+        muster = Muster(
+            *(identities[0], swarm.transport(name), RUN, Roster(name), limits),
+            *(FakeClock(), lambda _event: None),
+        )
+        log = AverageLog(tmp_path, 8 << 20)
+        upload = line.given(32 << 20)
+        return log, Follow(muster, log, len(values), "none", lambda _root: None, upload)
+
+    async def go():
+        log, donor = await make("donor", Line.of(2 * OVERHEAD * part_of_needed * needed, None))
+        log.add(BASE.state_root, BASE.epoch, made.certificate.to_json(), made.parts)
+        await donor.start()
+        _, joiner = await make("joiner", Line.of(None, None))
+        return await joiner.fetch("donor", made.certificate)
+
+    if comes:
+        (part,) = sim.run(go())
+        assert (part.values == values).all()
+    else:
+        with pytest.raises(StalledError):
+            sim.run(go())
 
 
 async def ask(transport, header):
