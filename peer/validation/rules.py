@@ -39,7 +39,7 @@ class Rules:
     tenure_epochs: int = 100
     margin_points: int = 500
     tolerance_points: int = 5
-    rows: int = 256
+    rows: int = 128
 
     @classmethod
     def of(cls, run_id: str, section: ValidationSection) -> "Rules":

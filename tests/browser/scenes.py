@@ -20,7 +20,7 @@ from peer.observe.status import Snapshot, Surroundings, render
 NOW_S = 1_790_000_000.0
 ME = "QmNswmcaujfWHVAb4SUUoB7Sg9KF2YHy2ASA1YRH4QncvQ"
 OTHERS = tuple(f"Qm{name}{'x' * 30}{name[::-1]}" for name in ("Ada7", "Bode", "Curie", "Dirac9"))
-RUN = "shakespeare-9f022dd2df451dc896a1f0464f5d714d"
+RUN = "shakespeare-1c3f9f9880d54856f20b57260a623294"
 EPOCHS = 480
 
 
