@@ -115,7 +115,7 @@ def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1000, help="of training (default 1000)")
-    parser.add_argument("--rows", type=int, default=256, help="demo's; a quarter for the other")
+    parser.add_argument("--rows", type=int, default=128, help="demo's; half as many for the other")
     parser.add_argument("--times", type=float, nargs="*", default=[2.0, 4.0, 8.0, 16.0, 64.0])
     parser.add_argument("--score", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -125,7 +125,7 @@ def main() -> None:
         return
     cases = [
         *measured("demo", options.rows, options.steps, options.times),
-        *measured("larger", options.rows // 4, 0, []),
+        *measured("larger", options.rows // 2, 0, []),
     ]
     worst = max(case["spread_points"]["all"] for case in cases if case["times"] == 1.0)
     result = {

@@ -198,15 +198,25 @@ class Vitals:
         self._phase = Phase.IMPORTING
         self._longest_s, self._came_through = {}, set()
 
-    def sleep(self, seconds: float) -> None:
-        """Note that nobody ran for so long, this process included: it counts for nobody."""
-        self._heard_s += seconds
-        self._stirred_s += seconds
-        self._achieved_s += seconds
-        self._began_s += seconds
-        self._first_began_s += seconds
+    def sleep(self, seconds: float, now_s: float) -> None:
+        """Note that nobody ran for so long until `now_s`, this process included.
+
+        It counts for nobody. What the worker said just before may have been heard after it, and
+        taken for the end of a step as long as that.
+        """
+
+        def later(at_s: float) -> float:
+            return min(now_s, at_s + seconds)
+
+        self._heard_s, self._stirred_s = later(self._heard_s), later(self._stirred_s)
+        self._achieved_s = later(self._achieved_s)
+        self._began_s, self._first_began_s = later(self._began_s), later(self._first_began_s)
         if self._dht_s is not None:
-            self._dht_s += seconds
+            self._dht_s = later(self._dht_s)
+        self._longest_s = {
+            phase: step_s - seconds if step_s >= seconds else step_s
+            for phase, step_s in self._longest_s.items()
+        }
 
     def hear(self, now_s: float) -> None:
         """Note a word that made no sense."""

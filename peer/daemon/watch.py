@@ -74,7 +74,7 @@ class Watch:
             slept_s = self._clock.monotonic_s() - looked_s
             looked_s += slept_s
             if slept_s > _FROZEN_S:  # with the machine, or by SIGSTOP; so was the worker
-                self._vitals.sleep(slept_s)
+                self._vitals.sleep(slept_s, looked_s)
             pulse, why = self.pulse()
             suspicions = suspicions + 1 if pulse is Pulse.HUNG else 0
             if suspicions >= _SURE_AFTER_LOOKS:

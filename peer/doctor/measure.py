@@ -107,12 +107,13 @@ def line(patient: Patient) -> facts.Line:
         needed = serving_bytes_per_s(Limits.frame_timeout_s, size // 4, codec)
         found = serving_complaint(bounds.up.bytes_per_s, given.bytes_per_s, needed)
     felt = patient.status["limits"]["felt"] if patient.status else {}
+    serving = found[1] if found else None
     return facts.Line(
         upload_bytes_per_s=up,
         download_bytes_per_s=down,
         known=size is not None,
-        serving=found[1] if found else None,
-        felt=tuple(words for words in felt.values() if found is None or found[1] not in words),
+        serving=None if any(serving and serving in words for words in felt.values()) else serving,
+        felt=tuple(felt.values()),
     )
 
 

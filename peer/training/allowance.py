@@ -47,13 +47,14 @@ class Allowance:
     def _peak_bytes(self) -> int:
         """Return the most that this process took for itself since `begin`.
 
-        The kernel keeps the peak of everything, mapped files included. Those are taken as they were
-        at the beginning: what a micro-batch maps counts once. Where the kernel took some of them
-        back meanwhile, it is too little; the next micro-batch, and `MemoryWatch`, see the rest.
+        The kernel keeps the peak of everything, mapped files included: of those counts what was
+        mapped at the beginning, or is now, whatever is more, since another thread may map a shard
+        meanwhile. Where they were fewer at the peak, this is too little; what stays is seen by the
+        next micro-batch, and by `MemoryWatch`.
         """
-        now_bytes = own_bytes(psutil.Process())
-        peak_bytes = resident(os.getpid()).get("VmHWM", 0)
-        return max(now_bytes, peak_bytes - self._mapped_bytes)
+        now_bytes, sizes = own_bytes(psutil.Process()), resident(os.getpid())
+        mapped_bytes = max(self._mapped_bytes, sizes.get("RssFile", 0))
+        return max(now_bytes, sizes.get("VmHWM", 0) - mapped_bytes)
 
     def _started_bytes(self) -> int:
         if time.monotonic() - self._looked_s > _CHILDREN_EVERY_S:

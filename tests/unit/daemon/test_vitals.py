@@ -268,7 +268,7 @@ def test_time_in_which_nobody_ran_counts_for_nobody():
     vitals.begin(0.0)
     vitals.take(peers_seen(), 10.0)
     vitals.take(progress(), 10.0)
-    vitals.sleep(400.0)
+    vitals.sleep(400.0, 410.0)
     assert judge(vitals.signs(State.TRAINING, 415.0), PATIENCE)[0] is Pulse.ALIVE
 
 
@@ -376,8 +376,16 @@ def test_no_step_is_so_long_that_a_hang_is_not_caught_within_half_an_hour(story)
 def test_time_in_which_nobody_ran_makes_no_step_longer(story):
     story.say(phase(Phase.TRAINING))
     story.say(progress(), after_s=1.0)
-    story.vitals.sleep(500.0)
+    story.vitals.sleep(500.0, story.now_s + 500.0)
     story.say(progress(), after_s=501.0)
+    assert story.hung_after_s() == 120.0
+
+
+def test_a_word_that_was_heard_only_after_such_a_time_makes_no_step_longer_either(story):
+    story.say(phase(Phase.TRAINING))
+    story.say(progress(), after_s=1.0)
+    story.say(progress(), after_s=3600.0)
+    story.vitals.sleep(3600.0, story.now_s)
     assert story.hung_after_s() == 120.0
 
 
