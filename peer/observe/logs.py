@@ -7,7 +7,7 @@ from pathlib import Path
 
 _FILE_BYTES = 10 << 20
 _FILES = 5
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class PatientFileHandler(logging.handlers.RotatingFileHandler):
@@ -21,7 +21,7 @@ class PatientFileHandler(logging.handlers.RotatingFileHandler):
 
 def set_up(path: Path, level: str, *, terminal: bool) -> None:
     """Send all log records to the file at `path`, and to stderr unless a `terminal` view runs."""
-    formatter = logging.Formatter(_FORMAT)
+    formatter = logging.Formatter(FORMAT)
     handlers: list[logging.Handler] = [
         PatientFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_FILES - 1, delay=True)
     ]

@@ -5,9 +5,9 @@ import logging
 import os
 import signal
 
+from peer.observe.logs import FORMAT
 from peer.observe.notify import dump_when_aborted
 
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -18,7 +18,7 @@ def set_up(log_level: str) -> None:
     """
     for number in _ENDING:
         signal.signal(number, lambda *_: os._exit(0))
-    logging.basicConfig(level=log_level.upper(), format=_FORMAT)
+    logging.basicConfig(level=log_level.upper(), format=FORMAT)
     dump_when_aborted()
 
 

@@ -73,6 +73,21 @@ def test_without_the_manifest_the_heldout_curve_stands_alone(exporter, open_page
     assert page.inner_text("#heldout-sub") == ""
 
 
+def test_a_curve_that_was_empty_for_a_while_has_its_baselines_again(exporter, open_page):
+    """As after a restart of the exporter."""
+    curves = {"loss": [], "live": [], "heldout": [[epoch, 3.0] for epoch in (1, 2, 3)]}
+    page = open_page(exporter.url)
+    page.route("**/curves", lambda route: route.fulfill(json=curves))
+    legend = """
+        (names) => document.querySelector("#heldout-chart .legend").textContent.trim() === names
+    """
+    page.wait_for_function(legend, arg="unigram bigram")
+    kept, curves["heldout"] = curves["heldout"], []
+    page.wait_for_function(legend, arg="")
+    curves["heldout"] = kept
+    page.wait_for_function(legend, arg="unigram bigram")
+
+
 def test_a_split_swarm_is_told_of(exporter, open_page):
     exporter.body = scenes.swarm(branches=2)
     page = open_page(exporter.url, color_scheme="dark")

@@ -37,7 +37,7 @@ class SwarmCurves:
         """Take in what /swarm answers with; a new generation takes the curves back.
 
         Certificates are there before the peers' word on their epoch is: of each epoch the last
-        word counts.
+        word counts. Silence is none: peers leave when a run ends.
         """
         at = (swarm["generation"], swarm["epoch"])
         if at != self._at:
@@ -45,14 +45,14 @@ class SwarmCurves:
                 self.curves[name].add(self._at[1], value)
             for curve in self.curves.values():
                 curve.back_to(swarm["epoch"] - 1)
-            self._at = at
+            self._at, self._values = at, {}
         told = swarm["self_reported"]
         values = {
             "loss": told["loss_nats"],
             "heldout": told["heldout"],
-            "live": swarm["peers"]["live"],
+            "live": swarm["peers"]["live"] or None,
         }
-        self._values = {n: v for n, v in values.items() if v is not None and math.isfinite(v)}
+        self._values |= {n: v for n, v in values.items() if v is not None and math.isfinite(v)}
 
     def shown(self) -> dict[str, Any]:
         """Return every curve's points as `[epoch, value]`, the epoch at hand included."""

@@ -37,10 +37,17 @@ export class Chart {
     Object.assign(this, { points, levels, unit });
     this.empty.hidden = points.length > 0;
     this.canvas.hidden = points.length === 0;
-    if (points.length === 0) { setText(this.reading, ""); this.legend.replaceChildren(); return; }
+    if (points.length === 0) { this.#clear(); return; }
     if (!this.plot || rebuild) this.rebuild();
     else this.plot.setData(this.#data());
     this.#describe();
+  }
+
+  #clear() {
+    this.plot?.destroy();
+    this.plot = null;
+    setText(this.reading, "");
+    this.legend.replaceChildren();
   }
 
   rebuild() {

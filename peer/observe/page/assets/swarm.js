@@ -5,7 +5,7 @@ import { byId, setAttribute, setRows, setText } from "./dom.js";
 import { ask, Feed, Refused } from "./feed.js";
 import { say } from "./state.js";
 import { Table } from "./table.js";
-import { DECISION_TONES, ago, brief, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
+import { DECISION_TONES, ago, count, decimal, plural, shortPeer, shortRoot, spaced } from "./words.js";
 
 const INTERVAL_MS = 3000;
 const AT_WORK = ["training", "averaging", "evaluating", "silent"];

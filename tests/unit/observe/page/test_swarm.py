@@ -29,12 +29,12 @@ def test_of_an_epoch_the_last_word_counts_since_certificates_come_before_it():
     curves.take(seen(1, loss=5.0, heldout=4.0))
     curves.take(seen(2, loss=5.0, heldout=4.0, live=2))
     assert curves.shown()["loss"] == [[1, 5.0], [2, 5.0]]
-    curves.take(seen(2, loss=3.0, heldout=None))
+    curves.take(seen(2, loss=3.0, heldout=None, live=0))
     curves.take(seen(3, loss=3.0))
     assert curves.shown() == {
         "loss": [[1, 5.0], [2, 3.0], [3, 3.0]],
-        "heldout": [[1, 4.0]],
-        "live": [[1, 3.0], [2, 3.0], [3, 3.0]],
+        "heldout": [[1, 4.0], [2, 4.0]],
+        "live": [[1, 3.0], [2, 2.0], [3, 3.0]],
     }
 
 
