@@ -26,7 +26,7 @@ def main() -> None:
         if role == "give":
             give(dht)
         else:
-            take(averager)
+            take(dht, averager)
     finally:
         averager.shutdown()
         dht.shutdown()
@@ -34,23 +34,31 @@ def main() -> None:
 
 def give(dht: hivemind.DHT) -> None:
     """Say where we are as soon as our state is declared, and stay."""
-    deadline_s = time.monotonic() + _TIMEOUT_S
-    while dht.get(f"{_PREFIX}.all_averagers", latest=True) is None:
-        if time.monotonic() > deadline_s:
-            raise TimeoutError("the state was not declared")
-        time.sleep(0.1)
+    _wait_for_state(dht)
     print(json.dumps({"address": str(dht.get_visible_maddrs()[0])}), flush=True)
     sys.stdin.read()
 
 
-def take(averager: DecentralizedAverager) -> None:
-    """Print how long it takes to load the state."""
+def take(dht: hivemind.DHT, averager: DecentralizedAverager) -> None:
+    """Print how long it takes to load the state, once it is known who gives one.
+
+    hivemind asks for that once only: a DHT that has just started may not find it yet.
+    """
+    _wait_for_state(dht)
     begun_s, cpu_s = time.perf_counter(), _cpu_s()
     loaded = averager.load_state_from_peers(timeout=_TIMEOUT_S)
     seconds, cpu_seconds = time.perf_counter() - begun_s, _cpu_s() - cpu_s
     if loaded is None:
         raise TimeoutError("no state came")
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}))
+
+
+def _wait_for_state(dht: hivemind.DHT) -> None:
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while dht.get(f"{_PREFIX}.all_averagers", latest=True) is None:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("no state was declared")
+        time.sleep(0.1)
 
 
 def _cpu_s() -> float:

@@ -24,7 +24,7 @@ def test_a_masked_model_of_the_chinese_classics_learns(daemon, tmp_path):
     flags = "--task masked-lm --data demo:chinese-classics --target-loss-terms 1024 --lr 2e-3"
     founded = daemon.run("run", "init", str(tmp_path / "classics"), *flags.split())
     assert founded.returncode == 0, founded.stderr
-    assert daemon.start(tmp_path / "classics", "--max-epochs", 60).wait(200) == 0
+    assert daemon.start(tmp_path / "classics", "--max-epochs", 100).wait(200) == 0
     status = last_status(daemon)
     assert status["loss"] < status["losses"][0] - 0.8
     assert status["heldout"]["value"] < status["heldout"]["history"][0][1]

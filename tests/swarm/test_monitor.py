@@ -186,9 +186,12 @@ def test_in_a_flood_of_junk_it_answers_at_once_with_the_real_peers_right(
     attacker = nodes.raw(swarm.one)
     flood(swarm, attacker)
     swarm.speak()
-    longest_s, newcomers, refused = 0.0, 0.0, 0.0
+    longest_s, newcomers, refused, dropped = 0.0, 0.0, 0.0, 0.0
     deadline_s = time.monotonic() + 30
-    while time.monotonic() < deadline_s and not (newcomers == MAX_NEWCOMERS and refused):
+    # The first crawl may find a part of the flood.
+    while time.monotonic() < deadline_s and not (
+        dropped >= JUNK - MAX_NEWCOMERS and refused >= JUNK
+    ):
         for page in PAGES:
             began_s = time.monotonic()
             monitor.get(page)
@@ -196,6 +199,7 @@ def test_in_a_flood_of_junk_it_answers_at_once_with_the_real_peers_right(
         seen = monitor.scrape()
         newcomers = seen["newcomers"]
         refused = sum(v for k, v in seen.items() if k.startswith("records_refused"))
+        dropped = seen['records_dropped_total{kind="status"}']
         for name in ("peers", "epoch", "branches", "self_reported_tokens_per_second", "targets"):
             assert seen[name] == calm[name], name
         assert seen["self_reported_loss_nats"] == 4.0
@@ -204,7 +208,7 @@ def test_in_a_flood_of_junk_it_answers_at_once_with_the_real_peers_right(
     assert newcomers == MAX_NEWCOMERS
     assert refused >= JUNK
     assert seen['records_refused_total{reason="signature"}'] >= 1
-    assert seen['records_dropped_total{kind="status"}'] >= JUNK - MAX_NEWCOMERS
+    assert dropped >= JUNK - MAX_NEWCOMERS
     assert longest_s < 1.0
     late = start_monitor("--allow-private")  # who knows nobody but one peer's address
     swarm_tools.wait_until(lambda: late.scrape()['crawls_total{result="complete"}'] > 0, 60)
