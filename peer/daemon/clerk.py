@@ -122,11 +122,6 @@ class Clerk:
                 )
                 self.publish("assent", empty.signed_by(identity))
 
-    @property
-    def is_scoring(self) -> bool:
-        """Whether a score is being worked out. The validator is woken when there is one."""
-        return self._evaluation is not None and not self._evaluation.done()
-
     def end_scoring(self) -> None:
         """End a score that nobody waits for any more."""
         if self._evaluation is not None:

@@ -45,11 +45,11 @@ _WATCHED: Mapping[Phase, tuple[str, ...]] = {
 
 _RESTING = {Phase.WAIT_CANDIDATE, Phase.LAPSED, Phase.DONE}
 _REST_LOOKS = 5
-"""Between rounds, and while we score, so many looks become one."""
+"""Between rounds so many looks become one."""
 _SETTLE_S = 30.0
 _LEARN_TIMEOUT_S = 120.0
-_BUSY_LOOKS = 20
-"""For so many looks after a verdict a better one of the same round may still come."""
+_BUSY_AFTER_S = 20.0
+"""So long after a verdict a better one of the same round may still come."""
 
 
 class Validator:
@@ -190,9 +190,8 @@ class Validator:
         while True:
             looks += 1
             now_s = asyncio.get_running_loop().time()
-            scoring = self._state.phase is Phase.COMMIT and self._clerk.is_scoring
-            idle = scoring or self._state.phase in _RESTING
-            if not idle or looks % _REST_LOOKS == 0 or self._woken.is_set():
+            resting = self._state.phase in _RESTING and now_s - self._adopted_s > _BUSY_AFTER_S
+            if not resting or looks % _REST_LOOKS == 0 or self._woken.is_set():
                 self._woken.clear()
                 try:
                     await self._look(now_s)
@@ -208,7 +207,7 @@ class Validator:
         here = self._with.muster.standing.generation == self.tip.ledger.generation
         fresh = self._candidate if here else None
         is_next = fresh is not None and fresh.epoch > self.tip.ledger.epoch
-        over = is_next or now_s - self._adopted_s > _BUSY_LOOKS * self._with.look_s
+        over = is_next or now_s - self._adopted_s > _BUSY_AFTER_S
         if self._state.phase is Phase.DONE and over:
             self._state = self._begin(self._state.view.doubles)
         seen = await self._observe()

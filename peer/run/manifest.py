@@ -158,8 +158,8 @@ class ValidationSection(Section):
         tolerance: By how many nats two honest scores of the same rows may differ: at least five
             times what `benchmarks.validation_spread` measures on the model.
         rows: Held-out rows that a committee scores; all of them where there are fewer. They are
-            drawn of `pool` ones. Enough is what keeps four standard errors below the margin: on
-            the demo these are 0.03 nats for 128 rows.
+            drawn of `pool` ones. Twice as many would cost twice as much; a candidate is rejected
+            only if it is worse by four standard errors, however large these are.
     """
 
     every_epochs: int = Field(default=100, ge=0, le=10**9)
